@@ -1,0 +1,65 @@
+"""The only code that opens patient files: a data folder becomes raw records.
+
+`open_source` is the public face; each other module reads one kind of file or one part of it.
+"""
+
+from pathlib import Path
+
+from wardround_client.sources.dicom import dicom_source
+from wardround_client.sources.files import data_folder
+from wardround_client.sources.images import image_source
+from wardround_client.sources.records import RawRecord, SetAside, Source
+from wardround_client.sources.signals import signal_source
+from wardround_client.sources.table import TableSource
+from wardround_client.sources.wfdb import WfdbSource
+from wardround_shared.study import (
+    DicomData,
+    ImagesData,
+    PhantomData,
+    SignalsData,
+    SiteKey,
+    Study,
+    TableData,
+    WfdbData,
+)
+
+__all__ = ["RawRecord", "SetAside", "Source", "open_source"]
+
+
+def open_source(study: Study, folder: Path) -> Source:
+    """Find the study's files in a data folder; none is opened before records are asked for.
+
+    Raises:
+        DataError: the folder or a file that the study names is not there.
+        StudyError: the study names files outside the folder.
+    """
+    data_folder(folder)
+    match study.data:
+        case TableData() as data:
+            return TableSource(study, data, folder)
+        case ImagesData() as data:
+            return image_source(study, data, folder)
+        case DicomData() as data:
+            return dicom_source(study, data, folder)
+        case WfdbData() as data:
+            return WfdbSource(study, data, folder)
+        case SignalsData() as data:
+            return signal_source(study, data, folder)
+        case PhantomData() as data:
+            written = _written_phantoms(data)
+            return dicom_source(study.model_copy(update={"data": written}), written, folder)
+
+
+def _written_phantoms(data: PhantomData) -> DicomData:
+    """How a folder of written phantoms reads: `labels.csv` names file, site, patient, finding."""
+    return DicomData(
+        source="dicom",
+        table=("labels.csv",),
+        file="file",
+        label=data.label,
+        patient="patient",
+        site=SiteKey(column="site"),
+        **{"validation-fraction": data.validation_fraction},
+        **{"unreadable-share": data.unreadable_share},
+        **{"max-per-patient": data.max_per_patient},
+    )

@@ -1,0 +1,235 @@
+"""npz files as the index: one-dimensional arrays are columns, and one array holds the examples.
+
+n = examples of a file.
+"""
+
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wardround_client.sources.examples import Example, select
+from wardround_client.sources.files import file_fault, fingerprint, matching, relative
+from wardround_client.sources.index import Cells, Index, columns_read, join_files, joined
+from wardround_client.sources.records import RawRecord, SetAside
+from wardround_client.sources.static import Static, read_static
+from wardround_shared.errors import DataError, StudyError, UnreadableError
+from wardround_shared.study import ImagesData, SignalsData, Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """The arrays of one file that belong together.
+
+    Attributes:
+        origin: file, relative to the data folder.
+        main: name of the array that holds the examples.
+        columns: cells [n] by the name that the study gives the column.
+        names: of all arrays in the file.
+    """
+
+    path: Path
+    origin: str
+    main: str
+    columns: dict[str, Cells]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), []))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator["np.lib.npyio.NpzFile"]:
+    """An npz file; whatever is wrong with it becomes an UnreadableError.
+
+    Pickled arrays are refused: to read one is to run what is in it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise UnreadableError("this is not an npz file")
+            yield file
+    except OSError as error:
+        raise UnreadableError(file_fault(error)) from error
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UnreadableError("this is not a readable npz file, or it is truncated") from error
+
+
+def texts(array: NDArray[Any]) -> Cells:
+    """Cells of an array [n] or [n, 1]: numbers as they are written, text without blanks."""
+    return [str(value).strip() for value in array.reshape(len(array)).tolist()]
+
+
+def _is_column(array: NDArray[Any]) -> bool:
+    return array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
+
+
+class ArraySource:
+    """Examples that are rows of arrays in npz files, together with the columns beside them."""
+
+    def __init__(
+        self,
+        study: Study,
+        data: ImagesData | SignalsData,
+        folder: Path,
+        *,
+        pattern: str,
+        example: Callable[[NDArray[Any]], NDArray[Any]],
+    ) -> None:
+        """Find the files, open none.
+
+        Args:
+            study: as it is.
+            data: its data section; a `*` in the name of a column stands for the same text as
+                in the name of the array.
+            folder: data folder.
+            pattern: name of the arrays that hold examples, with at most one `*`.
+            example: what makes one example of one row; raises UnreadableError.
+        """
+        if data.table:
+            raise StudyError("data.table: with arrays, further tables come by data.join.")
+        if pattern.count("*") > 1:
+            raise StudyError(f"data.images: {pattern!r} has more than one *.")
+        self._study, self._data, self._folder = study, data, folder
+        self._pattern, self._example = pattern, example
+        self._files = matching(folder, data.arrays, "data.arrays")
+        self._joins = join_files(data, folder)
+        self._notes: tuple[str, ...] = ()
+
+    def fingerprint(self) -> str:
+        """Hash over names, sizes and times of the arrays and joined tables."""
+        return fingerprint(self._folder, (*self._files, *self._joins))
+
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know, complete once `records` is exhausted."""
+        return self._notes
+
+    def records(self) -> Iterator[RawRecord | SetAside]:
+        """Every row of the arrays; a file that cannot be read is set aside as a whole."""
+        blocks: list[Block] = []
+        for path in self._files:
+            try:
+                blocks += self._blocks(path)
+            except UnreadableError as error:
+                key = relative(self._folder, path)
+                yield SetAside(key=key, site=None, reason=str(error))
+        if not blocks:
+            return
+        index = joined(_array_index(blocks), self._data, self._folder)
+        selection = select(index, self._study)
+        self._notes = selection.notes
+        yield from selection.set_aside
+        static = read_static(index, self._data) if isinstance(self._data, SignalsData) else None
+        examples = iter(selection.examples)
+        pending = next(examples, None)
+        start = 0
+        for block in blocks:
+            stop = start + len(block)
+            chosen = []
+            while pending is not None and pending.row < stop:
+                chosen.append(pending)
+                pending = next(examples, None)
+            yield from self._of_block(block, start, chosen, static)
+            start = stop
+
+    def _blocks(self, path: Path) -> list[Block]:
+        """The arrays of one file that hold examples, each with its columns."""
+        origin = relative(self._folder, path)
+        star = re.compile(re.escape(self._pattern).replace(r"\*", "(.*)"))
+        with opened(path) as file:
+            found = [match for name in file.files if (match := star.fullmatch(name))]
+            if not found:
+                raise DataError(
+                    f"{origin}: no array matches {self._pattern!r}; "
+                    f"the arrays are {', '.join(file.files)}."
+                )
+            return [
+                Block(
+                    path=path,
+                    origin=origin,
+                    main=match.group(0),
+                    columns=self._columns(file, origin, "".join(match.groups())),
+                    names=tuple(file.files),
+                )
+                for match in found
+            ]
+
+    def _columns(self, file: "np.lib.npyio.NpzFile", origin: str, star: str) -> dict[str, Cells]:
+        columns = {}
+        for name in columns_read(self._data):
+            place = name.replace("*", star)
+            if place in file.files and _is_column(array := file[place]):
+                columns[name] = texts(array)
+        if len({len(cells) for cells in columns.values()}) > 1:
+            lengths = ", ".join(f"{name} {len(cells)}" for name, cells in columns.items())
+            raise DataError(f"{origin}: the arrays differ in length ({lengths}).")
+        return columns
+
+    def _of_block(
+        self, block: Block, start: int, examples: Sequence[Example], static: Static | None
+    ) -> Iterator[RawRecord | SetAside]:
+        if not examples:
+            return
+        try:
+            array = _main_array(block)
+        except UnreadableError as error:
+            yield from (example.set_aside(str(error)) for example in examples)
+            return
+        for example in examples:
+            yield self._record(example, array[example.row - start], static)
+
+    def _record(
+        self, example: Example, row: NDArray[Any], static: Static | None
+    ) -> RawRecord | SetAside:
+        if static is not None and example.row in static.faults:
+            return example.set_aside(static.faults[example.row])
+        try:
+            main = self._example(row)
+        except UnreadableError as error:
+            return example.set_aside(str(error))
+        data = self._data
+        return RawRecord(
+            key=example.key,
+            patient=example.patient,
+            site=example.site,
+            label=example.label,
+            main=main,
+            static=static.values[example.row] if static is not None else None,
+            sampling_rate=data.sampling_rate if isinstance(data, SignalsData) else None,
+        )
+
+
+def _array_index(blocks: list[Block]) -> Index:
+    """The blocks one below the other; a column that one of them lacks is left to the joins."""
+    names = [name for name in blocks[0].columns if all(name in b.columns for b in blocks)]
+    positions = [f"{b.origin}:{b.main}:{row}" for b in blocks for row in range(len(b))]
+    origins = [b.origin for b in blocks for _ in range(len(b))]
+    return Index(
+        columns={name: [cell for b in blocks for cell in b.columns[name]] for name in names},
+        known=tuple(dict.fromkeys(name for b in blocks for name in b.names)),
+        origins=origins,
+        positions=positions,
+        identities=positions,
+        paths=origins,
+        files=tuple(dict.fromkeys(b.origin for b in blocks)),
+    )
+
+
+def _main_array(block: Block) -> NDArray[Any]:
+    """The examples of a block [n, ...].
+
+    Raises:
+        UnreadableError: the file is damaged, or there are more or fewer than the columns say.
+    """
+    with opened(block.path) as file:
+        array: NDArray[Any] = file[block.main]
+    if len(array) != len(block):
+        raise UnreadableError(f"array {block.main} and the columns differ in length")
+    return array

@@ -1,0 +1,120 @@
+"""One round as a state machine without Flower, clock, disk or network.
+
+::
+
+    open --add/drop--> open --close--> closed (sum)      at least minimum_sites updates
+                            --close--> NotEnoughSitesError: nothing is aggregated
+
+Every invited site ends in exactly one of aggregated and dropped, and the roster line says which.
+"""
+
+from dataclasses import dataclass
+
+from wardround_server.aggregation import RunningSum, Sum
+from wardround_shared.errors import NotEnoughSitesError, ProtocolError
+from wardround_shared.messages import Update
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropped:
+    """A site that was invited and is not in the sum, and why."""
+
+    site: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RosterLine:
+    """Who took part in a round: invited = aggregated + dropped."""
+
+    round: int
+    invited: tuple[str, ...]
+    trained: tuple[str, ...]
+    aggregated: tuple[str, ...]
+    dropped: tuple[Dropped, ...]
+
+
+class Round:
+    """Round `number` with the `invited` sites; closes with at least `minimum_sites` updates."""
+
+    def __init__(
+        self, *, number: int, invited: tuple[str, ...], minimum_sites: int, running_sum: RunningSum
+    ) -> None:
+        self.number = number
+        self._invited = invited
+        self._minimum_sites = minimum_sites
+        self._sum = running_sum
+        self._trained: set[str] = set()
+        self._aggregated: set[str] = set()
+        self._dropped: dict[str, str] = {}
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Invited sites that have neither answered nor been dropped."""
+        done = self._trained | self._dropped.keys()
+        return tuple(site for site in self._invited if site not in done)
+
+    def add(self, site: str, update: Update) -> None:
+        """Take a site's update into the sum; one that does not fit drops the site.
+
+        Raises:
+            ProtocolError: the site was not invited or has answered already.
+        """
+        self._expect(site)
+        self._trained.add(site)
+        try:
+            self._sum.add(update)
+        except ProtocolError as error:
+            self._dropped[site] = str(error)
+        else:
+            self._aggregated.add(site)
+
+    def drop(self, site: str, why: str) -> None:
+        """Go on without a site.
+
+        Raises:
+            ProtocolError: the site was not invited or has answered already.
+        """
+        self._expect(site)
+        self._dropped[site] = why
+
+    def close(self) -> Sum:
+        """The sum over all sites that answered.
+
+        Raises:
+            NotEnoughSitesError: fewer than the minimum; the round is given up.
+        """
+        for site in self.missing:
+            self._dropped[site] = "no answer before the deadline"
+        if len(self._aggregated) < self._minimum_sites:
+            why = "; ".join(f"{site}: {reason}" for site, reason in sorted(self._dropped.items()))
+            raise NotEnoughSitesError(
+                f"Round {self.number}: {len(self._aggregated)} of {len(self._invited)} sites could "
+                f"be aggregated, the study needs {self._minimum_sites} "
+                f"(aggregation.minimum-sites). {why}".rstrip()
+            )
+        return self._sum.total()
+
+    def roster_line(self) -> RosterLine:
+        """Who took part, in the order of invitation."""
+
+        def ordered(sites: set[str]) -> tuple[str, ...]:
+            return tuple(site for site in self._invited if site in sites)
+
+        return RosterLine(
+            round=self.number,
+            invited=self._invited,
+            trained=ordered(self._trained),
+            aggregated=ordered(self._aggregated),
+            dropped=tuple(
+                Dropped(site=site, why=self._dropped[site])
+                for site in self._invited
+                if site in self._dropped
+            ),
+        )
+
+    def _expect(self, site: str) -> None:
+        if site not in self._invited:
+            raise ProtocolError(f"Site {site} answers a round that it was not invited to.")
+        if site in self._trained or site in self._dropped:
+            raise ProtocolError(f"Site {site} answers round {self.number} twice.")

@@ -1,0 +1,300 @@
+"""Every record and key that crosses the wire, and the protocol version.
+
+A request from the server names study, run and round, and brings the global model; a site answers
+with one vector. Nothing else is sent, in particular no code. The records are Flower's; no other
+module knows their keys. Shapes: P = model parameters, L = metric counts, S = summed statistics.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
+
+from wardround_shared.errors import ProtocolError
+
+PROTOCOL_VERSION = 1
+
+HELLO = "query.hello"
+CLASS_COUNTS = "query.class_counts"
+STATISTICS = "query.statistics"
+TRAIN = "train"
+EVALUATE = "evaluate"
+
+Floats = NDArray[np.float64]
+Shapes = tuple[tuple[int, ...], ...]
+Fitted = tuple[Mapping[str, NDArray[np.generic]], ...]
+
+T = TypeVar("T", bool, int, float, str)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What every request says first: which study, which run, which round (0 before the first)."""
+
+    study_id: str
+    run: str
+    round: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Greeting:
+    """A site's answer to the first message.
+
+    Attributes:
+        site: its name.
+        software: the version of wardround it runs.
+        shapes: of one decoded example, per part; the same at every site of a study.
+    """
+
+    site: str
+    software: str
+    shapes: Shapes
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalModel:
+    """The model a round starts from.
+
+    Attributes:
+        parameters: float32 [P], the flattened parameters.
+        fitted: preprocessing constants fitted on sums over all sites, one mapping a step.
+        class_counts: float64 [K], training examples of each class over all sites.
+    """
+
+    parameters: NDArray[np.float32]
+    fitted: Fitted
+    class_counts: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """The one vector a site contributes: [model delta x weight, weight, metric counts].
+
+    Attributes:
+        delta: float32 [P], model delta times weight.
+        weight: number of training examples.
+        counts: float64 [L], metric counts of the received model on the validation split.
+    """
+
+    delta: NDArray[np.float32]
+    weight: float
+    counts: Floats
+
+
+def header_record(header: Header) -> RecordDict:
+    """Content of a request that brings no model."""
+    return RecordDict(
+        {
+            "header": ConfigRecord(
+                {
+                    "protocol": PROTOCOL_VERSION,
+                    "study-id": header.study_id,
+                    "run": header.run,
+                    "round": header.round,
+                }
+            )
+        }
+    )
+
+
+def read_header(content: RecordDict) -> Header:
+    """Header of a request.
+
+    Raises:
+        ProtocolError: malformed, or of another protocol version.
+    """
+    record = _config(content, "header")
+    version = _value(record, "protocol", int)
+    if version != PROTOCOL_VERSION:
+        raise ProtocolError(
+            f"The server speaks protocol version {version}, this site version {PROTOCOL_VERSION}; "
+            "install the same release of wardround on both sides."
+        )
+    return Header(
+        study_id=_value(record, "study-id", str),
+        run=_value(record, "run", str),
+        round=_value(record, "round", int),
+    )
+
+
+def greeting_record(greeting: Greeting) -> RecordDict:
+    """Content of the answer to `HELLO`."""
+    return RecordDict(
+        {
+            "greeting": ConfigRecord(
+                {
+                    "protocol": PROTOCOL_VERSION,
+                    "site": greeting.site,
+                    "software": greeting.software,
+                    "shapes": shapes_text(greeting.shapes),
+                }
+            )
+        }
+    )
+
+
+def read_greeting(content: RecordDict) -> Greeting:
+    """A site's greeting.
+
+    Raises:
+        ProtocolError: malformed, or of another protocol version.
+    """
+    record = _config(content, "greeting")
+    version = _value(record, "protocol", int)
+    site = _value(record, "site", str)
+    if version != PROTOCOL_VERSION:
+        raise ProtocolError(
+            f"Site {site} speaks protocol version {version}, this server {PROTOCOL_VERSION}; "
+            "install the same release of wardround on both sides."
+        )
+    return Greeting(
+        site=site,
+        software=_value(record, "software", str),
+        shapes=read_shapes(_value(record, "shapes", str)),
+    )
+
+
+def shapes_text(shapes: Shapes) -> str:
+    """Shapes as text: `1,28,28;4` for an image with four static features."""
+    return ";".join(",".join(map(str, shape)) for shape in shapes)
+
+
+def read_shapes(text: str) -> Shapes:
+    """The inverse of `shapes_text`.
+
+    Raises:
+        ProtocolError: malformed.
+    """
+    try:
+        shapes = tuple(tuple(int(d) for d in part.split(",")) for part in text.split(";"))
+    except ValueError as error:
+        raise ProtocolError(f"A message is malformed: {text[:40]!r} are no shapes.") from error
+    if not all(0 < size <= 2**31 for shape in shapes for size in shape):
+        raise ProtocolError(f"A message is malformed: {text[:40]!r} are no shapes.")
+    return shapes
+
+
+def model_record(header: Header, model: GlobalModel) -> RecordDict:
+    """Content of `TRAIN`, `EVALUATE` and `STATISTICS` requests."""
+    content = header_record(header)
+    content["model"] = ArrayRecord(
+        {
+            "parameters": Array(np.ascontiguousarray(model.parameters, dtype=np.float32)),
+            "class-counts": Array(np.asarray(model.class_counts, dtype=np.float64)),
+        }
+    )
+    content["fitted"] = ArrayRecord(
+        {
+            f"{step}.{key}": Array(np.asarray(value))
+            for step, constants in enumerate(model.fitted)
+            for key, value in constants.items()
+        }
+    )
+    content["recipe"] = ConfigRecord({"fitted-steps": len(model.fitted)})
+    return content
+
+
+def read_model(content: RecordDict) -> GlobalModel:
+    """The global model of a request.
+
+    Raises:
+        ProtocolError: malformed, or with values that are not finite.
+    """
+    arrays = _arrays(content, "model")
+    constants: list[dict[str, NDArray[np.generic]]] = [
+        {} for _ in range(_value(_config(content, "recipe"), "fitted-steps", int))
+    ]
+    for name, array in _arrays(content, "fitted").items():
+        step, _, key = name.partition(".")
+        if not step.isdecimal() or int(step) >= len(constants):
+            raise ProtocolError(f"The server's message is malformed: fitted {name!r} has no step.")
+        constants[int(step)][key] = array
+    return GlobalModel(
+        parameters=_vector(arrays, "parameters", np.dtype(np.float32)),
+        fitted=tuple(constants),
+        class_counts=_vector(arrays, "class-counts", np.dtype(np.float64)),
+    )
+
+
+def update_record(update: Update) -> RecordDict:
+    """Content of the answer to `TRAIN`."""
+    return RecordDict(
+        {
+            "update": ArrayRecord(
+                {
+                    "delta": Array(update.delta),
+                    "weight": Array(np.array([update.weight])),
+                    "counts": Array(update.counts),
+                }
+            )
+        }
+    )
+
+
+def read_update(content: RecordDict) -> Update:
+    """A site's update.
+
+    Raises:
+        ProtocolError: malformed, or with values that are not finite.
+    """
+    arrays = _arrays(content, "update")
+    weight = _vector(arrays, "weight", np.dtype(np.float64))
+    if weight.shape != (1,) or weight[0] < 0:
+        raise ProtocolError("A site's update is malformed: its weight is not one number >= 0.")
+    return Update(
+        delta=_vector(arrays, "delta", np.dtype(np.float32)),
+        weight=float(weight[0]),
+        counts=_vector(arrays, "counts", np.dtype(np.float64)),
+    )
+
+
+def sums_record(sums: Floats) -> RecordDict:
+    """Content of the answer to `STATISTICS` (summed statistics) and `EVALUATE` (counts)."""
+    return RecordDict({"sums": ArrayRecord({"sums": Array(sums)})})
+
+
+def read_sums(content: RecordDict) -> Floats:
+    """Summed statistics or metric counts of one site.
+
+    Raises:
+        ProtocolError: malformed, or with values that are not finite.
+    """
+    return _vector(_arrays(content, "sums"), "sums", np.dtype(np.float64))
+
+
+def _config(content: RecordDict, name: str) -> ConfigRecord:
+    record = content.get(name)
+    if not isinstance(record, ConfigRecord):
+        raise ProtocolError(f"A message is malformed: it has no record {name!r}.")
+    return record
+
+
+def _value(record: ConfigRecord, key: str, kind: type[T]) -> T:
+    value = record.get(key)
+    if not isinstance(value, kind):
+        raise ProtocolError(f"A message is malformed: {key!r} is missing or no {kind.__name__}.")
+    return value
+
+
+def _arrays(content: RecordDict, name: str) -> dict[str, NDArray[np.generic]]:
+    record = content.get(name)
+    if not isinstance(record, ArrayRecord):
+        raise ProtocolError(f"A message is malformed: it has no arrays {name!r}.")
+    try:
+        return {key: array.numpy() for key, array in record.items()}
+    except (TypeError, ValueError, EOFError, OSError) as error:
+        raise ProtocolError(f"A message is malformed: {name!r} cannot be decoded.") from error
+
+
+def _vector(
+    arrays: Mapping[str, NDArray[np.generic]], name: str, dtype: np.dtype[np.floating]
+) -> NDArray[np.floating]:
+    array = arrays.get(name)
+    if array is None or array.ndim != 1 or array.dtype != dtype:
+        raise ProtocolError(f"A message is malformed: {name!r} is no vector of {dtype}.")
+    if not np.isfinite(array).all():
+        raise ProtocolError(f"A message is refused: {name!r} holds a value that is not finite.")
+    return array

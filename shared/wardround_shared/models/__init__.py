@@ -1,0 +1,65 @@
+"""Name -> model, one family a file. No BatchNorm: it mixes examples, which DP forbids.
+
+Every model is called as `model(main)` or `model(main, static)` and returns logits [B, K], B =
+examples in the batch, K = outputs. Parameters are visited in the order of `module.parameters()`.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from wardround_shared.models.cnn import build_cnn
+from wardround_shared.models.lstm import build_lstm
+from wardround_shared.models.mlp import build_mlp
+from wardround_shared.study import Cnn, Lstm, Mlp, Model
+
+__all__ = ["build_model", "flatten", "parameter_count", "unflatten_"]
+
+
+def build_model(model: Model, shapes: tuple[tuple[int, ...], ...], outputs: int) -> nn.Module:
+    """Build a study's model, initialised from torch's global random state.
+
+    Args:
+        model: the study's model section.
+        shapes: of one example after preprocessing: main, and static if there is one.
+        outputs: number of classes K.
+
+    Raises:
+        StudyError: the model cannot take examples of these shapes.
+    """
+    match model:
+        case Mlp():
+            return build_mlp(model, shapes, outputs)
+        case Cnn():
+            return build_cnn(model, shapes, outputs)
+        case Lstm():
+            return build_lstm(model, shapes, outputs)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number P of trained numbers."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def flatten(module: nn.Module) -> Tensor:
+    """All parameters as one new vector, float32 [P], on the module's device."""
+    with torch.no_grad():
+        return torch.cat([p.reshape(-1).float() for p in module.parameters()])
+
+
+def unflatten_(module: nn.Module, vector: Tensor) -> None:
+    """Set all parameters, in place, from a vector [P] as `flatten` makes it.
+
+    Raises:
+        ValueError: the vector has another length.
+    """
+    if vector.shape != (parameter_count(module),):
+        raise ValueError(
+            f"a vector of shape {tuple(vector.shape)} does not fit a model of "
+            f"{parameter_count(module)} parameters"
+        )
+    with torch.no_grad():
+        start = 0
+        for parameter in module.parameters():
+            stop = start + parameter.numel()
+            parameter.copy_(vector[start:stop].view_as(parameter))
+            start = stop

@@ -1,0 +1,255 @@
+"""A study's recipe, ready to use: decode records, fit over sites, transform arrays, augment.
+
+n = examples, F = columns, S = static columns, C = channels, H, W = pixels, T = samples in time.
+The way of one record: `decode` (once, then cached), `transform` with what was fitted on sums over
+all sites, and in training `augmentation`.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wardround_shared.errors import CohortError, UnreadableError
+from wardround_shared.preprocessing.augmentation import Augmentation
+from wardround_shared.preprocessing.fitting import Array, FittedStep, Shape, Standardisation
+from wardround_shared.preprocessing.image import decode_image
+from wardround_shared.preprocessing.signal import decode_signal
+from wardround_shared.preprocessing.stages import Stages, stages
+from wardround_shared.preprocessing.table import (
+    Columns,
+    Imputation,
+    OneHotEncoding,
+    columns_of,
+    numeric_positions,
+)
+from wardround_shared.study import Impute, OneHot, SignalsData, Standardise, Study
+
+Fitted = tuple[Mapping[str, Array], ...]
+Augment = Callable[[tuple[torch.Tensor, ...], torch.Generator], tuple[torch.Tensor, ...]]
+
+# Raise it with any change of code that changes what `decode` returns: caches are kept by it.
+_DECODE_VERSION = 1
+# Values handled at a time, 16 MB as float64: arrays may be larger than the memory.
+_CHUNK_VALUES = 2_000_000
+
+
+class Recipe:
+    """The preprocessing of one study.
+
+    An example is a tuple of arrays, `(main,)` or `(main, static)`. `main` is float64 [F] of a
+    table (NaN is missing, a categorical cell holds its category's number), float32 [C, H, W] of an
+    image or [bins] after a histogram, float32 [C, T] of a signal. `static` is float64 [S].
+
+    Attributes:
+        needs_fit: names of the steps that need sums over sites, in order.
+        cache_key: SHA-256 in hex of everything in the study that changes what `decode` returns.
+
+    Raises:
+        StudyError: the steps are in an impossible order or do not fit the source.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._stages = stages(study)
+        self._sampling_rate = (
+            study.data.sampling_rate if isinstance(study.data, SignalsData) else None
+        )
+        self._columns_part = 0 if self._stages.kind == "table" else 1
+        self._steps = _array_steps(self._stages, self._columns_part)
+        self.needs_fit = tuple(step.name for step in self._steps if step.needs_sums)
+        self.cache_key = self._hash()
+
+    def _hash(self) -> str:
+        plan = self._stages
+        content = {
+            "version": _DECODE_VERSION,
+            "kind": plan.kind,
+            "sampling_rate": self._sampling_rate,
+            "steps": [step.model_dump(mode="json") for step in (*plan.image, *plan.signal)],
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    # --- one record --------------------------------------------------------------------------
+
+    def decode(
+        self,
+        main: NDArray[Any],
+        static: NDArray[Any] | None = None,
+        *,
+        sampling_rate: float | None = None,
+    ) -> tuple[Array, ...]:
+        """Take one raw record through the record steps.
+
+        Args:
+            main: [F] of a table, [H, W] or [H, W, 3] of an image, [C, T] or [T] of a signal.
+            static: [S], exactly where the study has static columns.
+            sampling_rate: of a signal, in Hz; without it, the study's.
+
+        Returns:
+            One example, without a leading axis.
+
+        Raises:
+            UnreadableError: the record cannot go through the recipe; set it aside.
+        """
+        plan = self._stages
+        if plan.kind == "table":
+            return (_cells(main, len(plan.features)),)
+        if plan.kind == "image":
+            return (decode_image(main, plan.image),)
+        signal = decode_signal(main, plan.signal, sampling_rate or self._sampling_rate)
+        if not plan.features:
+            return (signal,)
+        if static is None:
+            raise UnreadableError("the static columns of the record are not there.")
+        return (signal, _cells(static, len(plan.features)))
+
+    # --- all records of a site ---------------------------------------------------------------
+
+    def statistics(self, arrays: tuple[Array, ...], fitted: Fitted) -> NDArray[np.float64]:
+        """Sums for the next step that is not in `fitted`, which add over sites.
+
+        Args:
+            arrays: decoded training examples, [n, ...] each; n may be 0.
+            fitted: of the earlier steps; they are applied first.
+
+        Raises:
+            CohortError: a cell is missing and the recipe does not impute.
+        """
+        place = self._next(fitted)
+        step = self._steps[place]
+        array = arrays[step.part]
+        total = step.sums(self._applied(array[:0], step.part, place, fitted))
+        for rows in _chunks(array):
+            total = total + step.sums(self._applied(array[rows], step.part, place, fitted))
+        return total
+
+    def statistics_length(self, shapes: Sequence[Shape], fitted: Fitted) -> int:
+        """Length of `statistics` for decoded examples of these shapes."""
+        place = self._next(fitted)
+        step = self._steps[place]
+        return step.length(self._shape(shapes[step.part], step.part, place))
+
+    def fit(self, sums: NDArray[np.float64], fitted: Fitted) -> Mapping[str, Array]:
+        """What the next step not in `fitted` needs, from its sums over all sites.
+
+        Raises:
+            CohortError: the sums are not finite.
+        """
+        return self._steps[self._next(fitted)].fit(np.asarray(sums, dtype=np.float64))
+
+    def transform(self, arrays: tuple[Array, ...], fitted: Fitted) -> tuple[Array, ...]:
+        """Take decoded examples through all array steps.
+
+        Args:
+            arrays: [n, ...] each, possibly memory-mapped; they are read by chunks, and float32
+                arrays that no step touches come back as they are.
+            fitted: of every step in `needs_fit`.
+
+        Returns:
+            float32 [n, ...] each, without NaN.
+
+        Raises:
+            CohortError: a cell is missing and the recipe does not impute.
+        """
+        if len(fitted) != len(self.needs_fit):
+            raise ValueError(f"{len(fitted)} of {len(self.needs_fit)} steps are fitted")
+        return tuple(self._transform(array, part, fitted) for part, array in enumerate(arrays))
+
+    def _transform(self, array: Array, part: int, fitted: Fitted) -> Array:
+        if array.dtype == np.float32 and not any(step.part == part for step in self._steps):
+            return array
+        end = len(self._steps)
+        result = np.empty((len(array), *self._shape(array.shape[1:], part, end)), np.float32)
+        for rows in _chunks(array):
+            result[rows] = self._applied(array[rows], part, end, fitted)
+        return result
+
+    def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
+        """Shapes of decoded examples -> shapes of examples after `transform`."""
+        return tuple(
+            self._shape(shape, part, len(self._steps)) for part, shape in enumerate(shapes)
+        )
+
+    # --- one batch ---------------------------------------------------------------------------
+
+    def augmentation(self) -> Augment | None:
+        """Random change of batches `(main, ...)` in training, or None without an augment step."""
+        step = self._stages.augment
+        return Augmentation(step, images=self._stages.kind == "image") if step else None
+
+    # -----------------------------------------------------------------------------------------
+
+    def _next(self, fitted: Fitted) -> int:
+        """Place of the next step to fit."""
+        places = [place for place, step in enumerate(self._steps) if step.needs_sums]
+        if len(fitted) >= len(places):
+            raise ValueError("every step is fitted")
+        return places[len(fitted)]
+
+    def _applied(self, chunk: Array, part: int, end: int, fitted: Fitted) -> Array:
+        """The chunk after the steps before place `end`."""
+        self._refuse_missing(chunk, part)
+        mappings = iter(fitted)
+        for step in self._steps[:end]:
+            mapping = next(mappings) if step.needs_sums else {}
+            if step.part == part:
+                chunk = step.apply(chunk, mapping)
+        return chunk
+
+    def _shape(self, shape: Shape, part: int, end: int) -> Shape:
+        for step in self._steps[:end]:
+            shape = step.shape(shape) if step.part == part else shape
+        return shape
+
+    def _refuse_missing(self, chunk: Array, part: int) -> None:
+        if part != self._columns_part or "impute" in self.needs_fit:
+            return
+        missing = np.isnan(chunk).any(axis=0)
+        if missing.any():
+            column = self._stages.features[int(missing.argmax())].column
+            raise CohortError(
+                f"the column {column} has missing values and the study's recipe does not impute; "
+                "add an impute step or leave the column out."
+            )
+
+
+def _array_steps(plan: Stages, columns_part: int) -> tuple[FittedStep, ...]:
+    columns = columns_of(plan.features)
+    result: list[FittedStep] = []
+    for step in plan.array:
+        made: Imputation | OneHotEncoding | Standardisation
+        match step:
+            case Impute():
+                made = Imputation(columns_part, columns, indicator=step.indicator)
+                columns = made.columns
+            case OneHot():
+                made = OneHotEncoding(columns_part, columns)
+                columns = made.columns
+            case Standardise():
+                made = _standardisation(1 if step.part == "static" else 0, columns_part, columns)
+        result.append(made)
+    return tuple(result)
+
+
+def _standardisation(part: int, columns_part: int, columns: Columns) -> Standardisation:
+    return Standardisation(part, numeric_positions(columns) if part == columns_part else None)
+
+
+def _cells(row: NDArray[Any], width: int) -> NDArray[np.float64]:
+    cells = np.array(row, dtype=np.float64)
+    if cells.shape != (width,):
+        raise UnreadableError(
+            f"the row has shape {cells.shape}, and the study has {width} columns."
+        )
+    if np.isinf(cells).any():
+        raise UnreadableError("the row has a value that is not finite.")
+    return cells
+
+
+def _chunks(array: Array) -> Iterator[slice]:
+    rows = max(1, _CHUNK_VALUES // max(1, int(np.prod(array.shape[1:]))))
+    return (slice(start, start + rows) for start in range(0, len(array), rows))

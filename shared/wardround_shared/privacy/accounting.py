@@ -1,0 +1,240 @@
+"""How much privacy a history of noisy steps has spent.
+
+One mechanism: the Gaussian one on a Poisson sample (a sample rate of 1 is the plain Gaussian
+mechanism), any mix of noise and rates. Two accountants, both upper bounds:
+
+- PRV: numerical composition of privacy loss random variables (Gopi et al. 2021, "Numerical
+  composition of differential privacy"). Nearly tight; this is the figure that is reported.
+- RDP: Renyi differential privacy (Mironov et al. 2019, "Renyi differential privacy of the sampled
+  Gaussian mechanism"; conversion by Balle et al. 2020, theorem 21). Looser and simpler; it checks
+  the first one and stands in for it where its numerics do not hold.
+
+The central limit accountant (GDP) is no bound and has no place here. Neighbours differ in the
+presence of one unit (add or remove).
+"""
+
+import itertools
+import math
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from wardround_shared.errors import PrivacyError
+
+# Any orders give a valid bound; small ones matter for large epsilons, large ones for small.
+_ORDERS = (*(1 + x / 8 for x in range(2, 25)), *range(4, 65), 80, 96, 128, 192, 256, 512)
+
+# The Fourier transform of the PRV accountant rounds in float64; below, that error would show.
+_SMALLEST_PRV_DELTA = 1e-10
+_PRV_RELATIVE_ERROR = 0.005
+_PRV_ERROR_RANGE = (1e-4, 0.02)
+
+# Of the noise multiplier that is solved for.
+_TOLERANCE = 1e-3
+_LEAST, _MOST = 0.05, 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledGaussian:
+    """`steps` equal steps of DP-SGD.
+
+    Attributes:
+        noise_multiplier: noise standard deviation over the clipping norm; 0 only with 0 steps.
+        sample_rate: probability in (0, 1] that a unit takes part in a step.
+        steps: number of steps.
+
+    Raises:
+        PrivacyError: a value that is no such thing, or that would protect nobody.
+    """
+
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        _check_steps(self.steps)
+        _check_rate(self.sample_rate)
+        if self.steps or self.noise_multiplier != 0:
+            _check_positive("noise multiplier", self.noise_multiplier)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """Epsilon by either accountant, at the delta that was asked for; NaN where one failed."""
+
+    prv: float
+    rdp: float
+
+    @property
+    def epsilon(self) -> float:
+        """The PRV bound; the RDP bound if there is no usable PRV bound."""
+        return self.rdp if math.isnan(self.prv) else self.prv
+
+
+def epsilon_spent(history: Sequence[SampledGaussian], delta: float) -> Spent:
+    """Epsilon of everything in `history` together; the order plays no part.
+
+    Raises:
+        PrivacyError: delta is no probability below 1, or neither accountant finds a bound.
+    """
+    _check_delta(delta)
+    steps: Counter[tuple[float, float]] = Counter()
+    for entry in history:
+        if entry.steps:
+            steps[entry.noise_multiplier, entry.sample_rate] += entry.steps
+    return _spent(tuple(sorted((*kind, n) for kind, n in steps.items())), delta)
+
+
+def noise_multiplier_for(*, epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
+    """The smallest noise multiplier that spends at most epsilon, to one part in a thousand.
+
+    No steps need no noise: 0. Where even very little noise would do, 0.05 is the least.
+
+    Raises:
+        PrivacyError: a value out of range, or an epsilon that no noise reaches.
+    """
+    _check_positive("epsilon", epsilon)
+    _check_delta(delta)
+    _check_rate(sample_rate)
+    _check_steps(steps)
+    return _solve(float(epsilon), float(delta), float(sample_rate), int(steps))
+
+
+@lru_cache(maxsize=256)
+def _solve(epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
+    if steps == 0:
+        return 0.0
+
+    def rdp(multiplier: float) -> float:
+        return _rdp(((multiplier, sample_rate, steps),), delta)
+
+    def both(multiplier: float) -> float:
+        return _spent(((multiplier, sample_rate, steps),), delta).epsilon
+
+    # RDP is quick and lies above PRV, so its answer is where the search for PRV's starts.
+    high = _enough(rdp, epsilon, 0.5)
+    high = 0.5 if high is None else _narrow(rdp, epsilon, _LEAST, high, tolerance=0.02)
+    high = _enough(both, epsilon, high)
+    if high is None:
+        raise PrivacyError(
+            f"No noise is enough for epsilon {epsilon} over so many steps; raise privacy.epsilon "
+            "or plan fewer rounds."
+        )
+    low = max(high * 0.8, _LEAST)
+    while low > _LEAST and both(low) <= epsilon:
+        low, high = max(low * 0.8, _LEAST), low
+    return _narrow(both, epsilon, low, high, tolerance=_TOLERANCE)
+
+
+def _enough(spent: Callable[[float], float], epsilon: float, start: float) -> float | None:
+    """The first doubling of `start` that spends at most epsilon; None: none does."""
+    while spent(start) > epsilon:
+        start *= 2.0
+        if start > _MOST:
+            return None
+    return start
+
+
+def _narrow(
+    spent: Callable[[float], float], epsilon: float, low: float, high: float, tolerance: float
+) -> float:
+    """The least multiplier in low..high, up to the tolerance; it always spends at most epsilon.
+
+    Epsilon is nearly a power of the multiplier, so the crossing is guessed on a line through the
+    logarithms and then enclosed from both sides; every third time the middle is taken instead.
+    """
+    if spent(low) <= epsilon:
+        return low
+    for attempt in itertools.count():
+        if high / low <= 1.0 + tolerance:
+            return high
+        middle = math.sqrt(low * high)
+        if attempt % 3 < 2:
+            above, below = (math.log(max(spent(x), sys.float_info.min)) for x in (low, high))
+            share = (above - math.log(epsilon)) / (above - below) if above > below else 0.5
+            side = 1.0 + tolerance / 3.0 * (1 if attempt % 3 == 0 else -1)
+            guess = low * (high / low) ** share * side
+            middle = guess if low < guess < high else middle
+        if spent(middle) > epsilon:
+            low = middle
+        else:
+            high = middle
+    raise AssertionError  # the count above has no end
+
+
+_History = tuple[tuple[float, float, int], ...]
+
+
+@lru_cache(maxsize=1024)
+def _spent(history: _History, delta: float) -> Spent:
+    if not history:
+        return Spent(prv=0.0, rdp=0.0)
+    rdp = _rdp(history, delta)
+    if not math.isfinite(rdp):
+        raise PrivacyError(
+            "The privacy spent cannot be bounded; the noise is far too small for so many steps."
+        )
+    return Spent(prv=_prv(history, delta, rdp), rdp=rdp)
+
+
+def _rdp(history: _History, delta: float) -> float:
+    """Epsilon by RDP; infinite if it can't be computed."""
+    from opacus.accountants import RDPAccountant  # noqa: PLC0415  # takes a second to import
+
+    accountant = RDPAccountant()
+    accountant.history = list(history)
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            # The best order may be the first or last of ours; the bound holds all the same.
+            warnings.simplefilter("ignore")
+            epsilon = float(accountant.get_epsilon(delta, alphas=list(_ORDERS)))
+    except (ValueError, OverflowError):
+        return math.inf
+    return math.inf if math.isnan(epsilon) else max(epsilon, 0.0)
+
+
+def _prv(history: _History, delta: float, rdp: float) -> float:
+    """Epsilon by PRV; NaN if its numerics do not hold."""
+    from opacus.accountants import PRVAccountant  # noqa: PLC0415
+
+    if delta < _SMALLEST_PRV_DELTA:
+        return math.nan
+    low, high = _PRV_ERROR_RANGE
+    accountant = PRVAccountant()
+    accountant.history = list(history)
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            error = min(max(rdp * _PRV_RELATIVE_ERROR, low), high)
+            epsilon = float(accountant.get_epsilon(delta, eps_error=error))
+    except (ValueError, RuntimeError, OverflowError, IndexError, MemoryError):
+        return math.nan
+    return epsilon if math.isfinite(epsilon) and epsilon > 0.0 else math.nan
+
+
+def _check_positive(name: str, value: float) -> None:
+    # A subnormal number passes "> 0" and vanishes in the arithmetic that follows.
+    if not (math.isfinite(value) and value >= sys.float_info.min):
+        raise PrivacyError(f"The {name} must be a positive, finite number, not {value}.")
+
+
+def _check_delta(delta: float) -> None:
+    _check_positive("delta", delta)
+    if delta >= 1.0:
+        raise PrivacyError(f"The delta must be below 1, not {delta}.")
+
+
+def _check_rate(sample_rate: float) -> None:
+    _check_positive("sample rate", sample_rate)
+    if sample_rate > 1.0:
+        raise PrivacyError(f"The sample rate must be at most 1, not {sample_rate}.")
+
+
+def _check_steps(steps: int) -> None:
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise PrivacyError(f"The steps must be a whole number of at least 0, not {steps}.")

@@ -1,0 +1,96 @@
+"""The study file: what is to be learned, as frozen models that are checked once, at the edge.
+
+A study is one TOML file. `load_study` parses and checks it; everything behind it works with the
+frozen models below and never looks a key up by name. Keys are written with hyphens in TOML.
+Units are in the names or the docstrings.
+"""
+
+from wardround_shared.study.data import (
+    Data,
+    DicomData,
+    Feature,
+    ImagesData,
+    Join,
+    Label,
+    PhantomData,
+    SignalsData,
+    SiteKey,
+    TableData,
+    WfdbData,
+)
+from wardround_shared.study.document import (
+    Identity,
+    Study,
+    Task,
+)
+from wardround_shared.study.learning import (
+    Aggregation,
+    Cnn,
+    Lstm,
+    Mlp,
+    Model,
+    Privacy,
+    Simulation,
+    Training,
+)
+from wardround_shared.study.preprocessing import (
+    Augment,
+    BandPass,
+    Crop,
+    Histogram,
+    Impute,
+    Normalise,
+    OneHot,
+    Preprocessing,
+    Resample,
+    Resize,
+    Standardise,
+    Step,
+    Window,
+)
+from wardround_shared.study.reading import (
+    check_study,
+    load_study,
+    parse_study,
+)
+
+__all__ = [
+    "Aggregation",
+    "Augment",
+    "BandPass",
+    "Cnn",
+    "Crop",
+    "Data",
+    "DicomData",
+    "Feature",
+    "Histogram",
+    "Identity",
+    "ImagesData",
+    "Impute",
+    "Join",
+    "Label",
+    "Lstm",
+    "Mlp",
+    "Model",
+    "Normalise",
+    "OneHot",
+    "PhantomData",
+    "Preprocessing",
+    "Privacy",
+    "Resample",
+    "Resize",
+    "SignalsData",
+    "Simulation",
+    "SiteKey",
+    "Standardise",
+    "Step",
+    "Study",
+    "TableData",
+    "Task",
+    "Training",
+    "WfdbData",
+    "Window",
+    "check_study",
+    "load_study",
+    "parse_study",
+]

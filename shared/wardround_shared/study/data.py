@@ -1,0 +1,203 @@
+"""`[data]`: where a study's records lie and what they mean."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from wardround_shared.study.section import Section
+
+Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class Label(Section):
+    """Where the label stands. `values` maps a class to the cell texts that mean it.
+
+    Without `values` the cell text itself must be one of the study's classes.
+    """
+
+    column: str
+    values: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+
+
+class SiteKey(Section):
+    """Where the hospital of an example stands; in simulations only, a hospital is one site.
+
+    Exactly one of: `column` of the table; `file`, a regular expression whose first group is
+    taken from the table's file name; `folder`, the first folder of the record's relative path.
+    """
+
+    column: str | None = None
+    file: str | None = None
+    folder: bool = False
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "SiteKey":
+        if (self.column is not None) + (self.file is not None) + self.folder != 1:
+            raise ValueError("give exactly one of column, file, folder")
+        return self
+
+
+class Join(Section):
+    """A further table whose columns are added to each example through a common key column."""
+
+    file: str
+    on: str
+
+
+class Feature(Section):
+    """One column of a table and how to read it.
+
+    A cell in `missing` (or in the data section's `missing`) is a missing value. A categorical
+    cell that is none of `categories` is set aside with its row.
+    """
+
+    column: str
+    kind: Literal["numeric", "categorical"] = "numeric"
+    categories: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _categories_fit(self) -> "Feature":
+        if (self.kind == "categorical") != bool(self.categories):
+            raise ValueError(
+                "a categorical column needs categories, and a numeric one must not have any"
+            )
+        return self
+
+
+class _Data(Section):
+    """What every source shares: an index table that gives label, patient and site per example.
+
+    Attributes:
+        table: glob patterns, relative to the data folder, of the files that make up the index.
+        header: whether the first line names the columns; without it `columns` does.
+        where: keep only rows whose cell is one of the given texts.
+        patient: column of the patient key; without it each example is a patient of its own.
+        validation_fraction: share of patients set aside for validation.
+        unreadable_share: more than this share of unreadable examples stops the run.
+        max_per_patient: keep at most this many examples of one patient (none: all).
+    """
+
+    table: tuple[str, ...] = ()
+    header: bool = True
+    columns: tuple[str, ...] = ()
+    delimiter: str = ","
+    missing: tuple[str, ...] = ("",)
+    join: tuple[Join, ...] = ()
+    where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    label: Label
+    patient: str | None = None
+    site: SiteKey | None = None
+    validation_fraction: Fraction = 0.2
+    unreadable_share: float = Field(default=0.05, ge=0.0, le=1.0)
+    max_per_patient: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _columns_or_header(self) -> "_Data":
+        if self.header == bool(self.columns):
+            raise ValueError("give columns exactly when header = false")
+        return self
+
+
+class TableData(_Data):
+    """`source = "table"`: the rows of the index table are the examples."""
+
+    source: Literal["table"]
+    features: tuple[Feature, ...] = Field(min_length=1)
+
+
+class ImagesData(_Data):
+    """`source = "images"`: PNG or JPEG files named in `file`, or npz `arrays`.
+
+    With `arrays` (glob patterns of npz files) the images are every array whose name matches the
+    pattern `images` (shape [n, height, width] or [n, height, width, 3]); the label column is the
+    pattern of the array that goes with it (`*labels` for `*images`).
+    """
+
+    source: Literal["images"]
+    file: str | None = None
+    folder: str = "."
+    arrays: tuple[str, ...] = ()
+    images: str = "*images"
+
+    @model_validator(mode="after")
+    def _files_or_arrays(self) -> "ImagesData":
+        if bool(self.arrays) == (self.file is not None):
+            raise ValueError("give either file (with table) or arrays")
+        return self
+
+
+class DicomData(_Data):
+    """`source = "dicom"`: a folder tree of DICOM files, named by `file` in the label table.
+
+    Attributes:
+        voi: apply the file's VOI LUT or window (PS3.3 C.11.2) after the modality transform.
+    """
+
+    source: Literal["dicom"]
+    file: str
+    folder: str = "."
+    voi: bool = False
+
+
+class WfdbData(_Data):
+    """`source = "wfdb"`: WFDB records named (without ending) in column `record`.
+
+    Attributes:
+        leads: signal names to read, in this order; a record that lacks one is set aside.
+        annotator: with it (for example "atr"), one example per beat annotation: `before` and
+            `after` seconds around it, the annotation's symbol as column `symbol`, and the
+            columns `rr_prev` and `rr_next` in seconds; without it, one example per record.
+    """
+
+    source: Literal["wfdb"]
+    record: str
+    folder: str = "."
+    leads: tuple[str, ...] = Field(min_length=1)
+    annotator: str | None = None
+    before: float = Field(default=0.3, gt=0)
+    after: float = Field(default=0.5, gt=0)
+    static: tuple[Feature, ...] = ()
+    relative_to_patient: tuple[str, ...] = ()
+
+
+class SignalsData(_Data):
+    """`source = "signals"`: beats or windows in npz `arrays`.
+
+    Attributes:
+        signal: name of the array of shape [n, time] or [n, channels, time]; every other array of
+            length n in the same file is a column of the index.
+        sampling_rate: in Hz.
+        static: columns that accompany the signal as a vector (RR intervals, age).
+        relative_to_patient: numeric `static` columns for which a further feature is made: the
+            value divided by the patient's median.
+    """
+
+    source: Literal["signals"]
+    arrays: tuple[str, ...] = Field(min_length=1)
+    signal: str = "X"
+    sampling_rate: float = Field(gt=0)
+    static: tuple[Feature, ...] = ()
+    relative_to_patient: tuple[str, ...] = ()
+
+
+class PhantomData(_Data):
+    """`source = "phantom"`: seeded chest phantoms, written as real DICOM files on the spot.
+
+    Attributes:
+        sites: number of hospitals, each with a scanner of its own.
+        patients_per_site: patients of each hospital; one image a patient.
+        size: image height and width in pixels.
+    """
+
+    source: Literal["phantom"]
+    label: Label = Label(column="finding")
+    sites: int = Field(default=4, ge=1, le=64)
+    patients_per_site: int = Field(default=240, ge=4)
+    size: int = Field(default=64, ge=32, le=512)
+
+
+Data = Annotated[
+    TableData | ImagesData | DicomData | WfdbData | SignalsData | PhantomData,
+    Field(discriminator="source"),
+]

@@ -1,0 +1,123 @@
+"""`[model]`, `[training]`, `[privacy]`, `[aggregation]`, `[simulation]`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from wardround_shared.study.section import Section
+
+
+class Mlp(Section):
+    """Fully connected layers of the given widths; no layer at all is logistic regression."""
+
+    name: Literal["mlp"]
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (32,)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+
+class Cnn(Section):
+    """Three convolutions, two poolings, a dense layer, group norm. `width`: first channels."""
+
+    name: Literal["cnn"]
+    width: int = Field(default=16, ge=4, multiple_of=4)
+    dense: int = Field(default=64, ge=1)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+
+class Lstm(Section):
+    """LSTM over time; `front` > 0 puts a strided convolution of so many channels before it."""
+
+    name: Literal["lstm"]
+    hidden: int = Field(default=64, ge=1)
+    layers: int = Field(default=1, ge=1, le=4)
+    bidirectional: bool = False
+    front: int = Field(default=0, ge=0)
+    front_kernel: int = Field(default=7, ge=1)
+    front_stride: int = Field(default=2, ge=1)
+    dense: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+
+Model = Annotated[Mlp | Cnn | Lstm, Field(discriminator="name")]
+
+
+class Training(Section):
+    """`[training]`: what a site does in a round, and how the server steps.
+
+    Attributes:
+        batch_size: examples a step; under DP the expected number (Poisson sampling).
+        learning_rate_schedule: over the planned rounds; `cosine` falls to zero.
+        class_weights: `balanced` weighs the loss by the class counts summed over all sites.
+        proximal: mu of fedprox (Li et al. 2020); only with that strategy.
+        server_learning_rate: factor on the mean update; for fedadam its step size.
+        average_last: the model that is kept is the mean of the last so many global models.
+    """
+
+    rounds: int = Field(ge=1, le=100_000)
+    local_epochs: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: float = Field(gt=0)
+    learning_rate_schedule: Literal["constant", "cosine"] = "constant"
+    momentum: float = Field(default=0.0, ge=0.0, lt=1.0)
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    class_weights: Literal["none", "balanced"] = "none"
+    strategy: Literal["fedavg", "fedprox", "fedadam"] = "fedavg"
+    proximal: float = Field(default=0.0, ge=0.0)
+    server_learning_rate: float = Field(default=1.0, gt=0)
+    average_last: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _strategy_fits(self) -> "Training":
+        if (self.strategy == "fedprox") != (self.proximal > 0):
+            raise ValueError("proximal > 0 goes with strategy = 'fedprox', and with no other")
+        if self.average_last > self.rounds:
+            raise ValueError("average-last must not exceed rounds")
+        return self
+
+
+class Privacy(Section):
+    """`[privacy]`: mechanism `none` has to be written out and is shown everywhere.
+
+    Attributes:
+        epsilon: for the whole planned study at one site, at the given delta.
+        max_grad_norm: L2 bound on one unit's gradient.
+    """
+
+    mechanism: Literal["dp-sgd", "none"]
+    unit: Literal["patient", "record"] = "patient"
+    epsilon: float = Field(default=8.0, gt=0)
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+
+    @property
+    def private(self) -> bool:
+        """Whether training is differentially private."""
+        return self.mechanism != "none"
+
+
+class Aggregation(Section):
+    """`[aggregation]`: how updates are summed.
+
+    Attributes:
+        minimum_sites: a round with fewer answers is given up.
+        deadline: seconds after which a round closes without the missing sites.
+    """
+
+    secure: bool = True
+    minimum_sites: int = Field(default=2, ge=1)
+    deadline: float = Field(default=3600.0, gt=0)
+
+
+class Simulation(Section):
+    """`[simulation]`: how examples are dealt to virtual sites when `--sites` asks for it.
+
+    Attributes:
+        partition: `iid` deals patients at random; `dirichlet` draws each class's shares over
+            the sites from a symmetric Dirichlet distribution (Hsu et al. 2019).
+        sites: default number of virtual sites when the data name no hospital.
+    """
+
+    partition: Literal["iid", "dirichlet"] = "iid"
+    alpha: float = Field(default=0.5, gt=0)
+    sites: int | None = Field(default=None, ge=1)

@@ -1,0 +1,5 @@
+"""`python -m wardround_simulations` is the command `wardround`."""
+
+from wardround_simulations.cli import main
+
+main()

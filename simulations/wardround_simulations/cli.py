@@ -1,0 +1,312 @@
+"""`wardround`: the researcher's command."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from wardround_shared.errors import StudyError, WardroundError
+from wardround_shared.study import Study, load_study
+
+app = typer.Typer(
+    help="Wardround: one model learned across hospitals, and no record ever moved.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+bench = typer.Typer(help="Measure speed; every figure in README.md comes from here.")
+app.add_typer(bench, name="bench")
+
+EMBEDDED = "phantom"
+
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on standard output.")]
+Cache = Annotated[
+    Path | None, typer.Option(help="Folder of decoded cohorts [default: ~/.cache/wardround].")
+]
+
+
+class BackendName(StrEnum):
+    """How virtual sites are run."""
+
+    inline = "inline"
+    process = "process"
+    ray = "ray"
+
+
+class DeviceName(StrEnum):
+    """Where models are trained."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@app.command(
+    epilog="Example: wardround simulate heart-disease --data ../shared/data/heart-disease-uci"
+)
+def simulate(  # noqa: PLR0917 - the command's options
+    study: Annotated[
+        str | None, typer.Argument(help="Study file or name [default: the embedded phantom].")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder where the study's files lie.")] = None,
+    sites: Annotated[
+        int | None, typer.Option(min=1, help="Deal the patients to so many virtual sites.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Instead of the study's.")] = None,
+    backend: Annotated[BackendName, typer.Option()] = BackendName.process,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes [default: one a core].")
+    ] = None,
+    device: Annotated[DeviceName, typer.Option()] = DeviceName.auto,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder [default: runs/NAME-TIME].")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything but noise.")] = 0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a study key.")
+    ] = None,
+    noise_seed: Annotated[
+        int | None,
+        typer.Option(help="Inject seeded noise for a test: nothing is private then.", hidden=True),
+    ] = None,
+    cache: Cache = None,
+    json_: Json = False,
+) -> None:
+    """Run a study with virtual sites on this machine and leave a run folder."""
+    overrides = list(set_ or [])
+    if rounds is not None:
+        overrides.append(f"training.rounds={rounds}")
+    with _errors():
+        chosen = load_study(find_study(study or EMBEDDED), overrides)
+        from wardround_simulations.federation import Settings  # noqa: PLC0415 - imports torch
+        from wardround_simulations.federation import simulate as run  # noqa: PLC0415
+
+        settings = Settings(
+            study=chosen,
+            data=data,
+            sites=sites,
+            backend=backend.value,
+            workers=workers or os.cpu_count() or 1,
+            device=device.value,
+            out=out,
+            seed=seed,
+            cache=cache or default_cache(),
+            noise_seed=noise_seed,
+        )
+        with _observer(chosen, json_=json_) as observer:
+            summary = run(settings, observer)
+        report = _report(Path(summary["run"]))
+    if json_:
+        _print_json(summary)
+        return
+    for line in closing_lines(summary):
+        typer.echo(line)
+    typer.echo(f"report: {report}")
+
+
+@app.command(epilog="Example: wardround evaluate runs/heart-disease-... --data ../held-out")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the same form as the study's data.")
+    ] = None,
+    cache: Cache = None,
+    json_: Json = False,
+) -> None:
+    """Evaluate a run's model on all examples of a folder, overall and per site."""
+    with _errors():
+        from wardround_simulations.evaluation import evaluate_run  # noqa: PLC0415 - imports torch
+
+        result = evaluate_run(run, data, cache=cache or default_cache())
+    if json_:
+        _print_json(result)
+        return
+    for note in result["notes"]:
+        typer.echo(f"note: {note}")
+    if result["privacy"] == "none":
+        typer.echo("The model was trained WITHOUT differential privacy (mechanism = none).")
+    typer.echo(_metrics_line("all", result["metrics"]))
+    for site, measured in result["per_site"].items():
+        typer.echo(_metrics_line(site, measured))
+
+
+@app.command(epilog="Example: wardround report runs/heart-disease-...")
+def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Write report.html, one self-contained file, into a run folder."""
+    with _errors():
+        typer.echo(_report(run))
+
+
+@bench.command("simulation", epilog="Example: wardround bench simulation --json")
+def bench_simulation(
+    json_: Json = False,
+    repeats: Annotated[int, typer.Option(min=1)] = 3,
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+) -> None:
+    """The federation against a bare PyTorch loop over the same batches."""
+    with _errors():
+        from wardround_simulations.benchmarks.simulation import (  # noqa: PLC0415 - imports torch
+            bench_simulation as measure,
+        )
+
+        result = measure(repeats=repeats, rounds=rounds)
+    _print_result(result, json_=json_)
+
+
+@bench.command("scale", epilog="Example: wardround bench scale --json")
+def bench_scale(
+    json_: Json = False,
+    sites: Annotated[
+        str, typer.Option(help="Numbers of virtual sites, with commas.")
+    ] = "10,100,1000",
+) -> None:
+    """10, 100 and 1,000 virtual sites on the same total of data."""
+    with _errors():
+        from wardround_simulations.benchmarks.scale import (  # noqa: PLC0415 - imports torch
+            bench_scale as measure,
+        )
+
+        result = measure(sites=tuple(int(count) for count in sites.split(",")))
+    _print_result(result, json_=json_)
+
+
+def find_study(name: str) -> Path:
+    """The study file that a path or the name of a shipped study means.
+
+    Raises:
+        StudyError: there is none.
+    """
+    path = Path(name)
+    if path.suffix == ".toml" or path.exists():
+        return path
+    shipped = studies_folder()
+    found = shipped / f"{name}.toml"
+    if not found.is_file():
+        names = ", ".join(sorted(file.stem for file in shipped.glob("*.toml")))
+        raise StudyError(f"{name}: no such study file, and none of the shipped studies ({names}).")
+    return found
+
+
+def studies_folder() -> Path:
+    """Where the shipped studies lie: inside the package once installed, beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "studies"
+    return inside if inside.is_dir() else package.parent / "studies"
+
+
+def default_cache() -> Path:
+    """`$WARDROUND_CACHE`, else the user's cache folder."""
+    configured = os.environ.get("WARDROUND_CACHE")
+    if configured:
+        return Path(configured)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "wardround"
+
+
+def closing_lines(summary: dict[str, Any]) -> list[str]:
+    """What a person reads at the end of a run."""
+    dropped = summary["dropped"]
+    lines = [
+        f"{summary['study']}: {summary['sites']} sites, {summary['rounds']} rounds, "
+        + (f"{len(dropped)} times a site was missing" if dropped else "every site in every round")
+    ]
+    lines += [f"  {drop['site']} was left out: {drop['why']}" for drop in dropped]
+    for site, cohort in summary["cohorts"].items():
+        lines += [f"  note on {site}: {note}" for note in cohort["notes"]]
+    lines += [f"note: {note}" for note in summary["notes"]]
+    lines.append(_metrics_line("all sites", summary["metrics"]))
+    lines += [_metrics_line(site, m) for site, m in summary["per_site"].items()][:20]
+    privacy = summary["privacy"]
+    if privacy["mechanism"] == "none":
+        lines.append("privacy: NONE (mechanism = none): this model may reveal its training data")
+    else:
+        largest = max(privacy["epsilon"].values(), default=0.0)
+        lines.append(
+            f"privacy: epsilon at most {largest:.2f} at delta {privacy['delta']:g} "
+            f"per {privacy['unit']}, at every site"
+        )
+        if summary["noise"] != "system":
+            lines.append("privacy: the noise was INJECTED FOR A TEST: this model is not private")
+    if not summary["secure_aggregation"]:
+        lines.append("aggregation: NOT secure: the server sees each site's update")
+    seconds = summary["seconds"]
+    lines.append(
+        f"time: {seconds['total']:.1f} s, of which {seconds['overhead']:.1f} s overhead; "
+        f"peak memory {summary['peak_rss_mb']:.0f} MB"
+    )
+    lines.append(f"run folder: {summary['run']}")
+    return lines
+
+
+def main() -> None:
+    """Entry point."""
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    app()
+
+
+def _metrics_line(name: str, measured: dict[str, Any]) -> str:
+    shown = ("auroc", "accuracy", "balanced_accuracy", "f1_macro", "sensitivity", "specificity")
+    figures = [f"{key} {measured[key]:.3f}" for key in shown if measured.get(key) is not None]
+    return f"{name}: {', '.join(figures)} (n = {measured.get('n', 0):.0f})"
+
+
+def _report(run: Path) -> Path:
+    from wardround_simulations.report import write_report  # noqa: PLC0415 - imports matplotlib
+
+    return write_report(run)
+
+
+def _print_result(result: dict[str, Any], *, json_: bool) -> None:
+    if json_:
+        _print_json(result)
+        return
+    for key, value in result.items():
+        if key == "rows":
+            for row in value:
+                typer.echo(", ".join(f"{k} {_figure(v)}" for k, v in row.items()))
+        else:
+            typer.echo(f"{key}: {_figure(value)}")
+
+
+def _figure(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    typer.echo(json.dumps(content, allow_nan=False))
+
+
+@contextmanager
+def _observer(study: Study, *, json_: bool) -> Iterator[Any]:
+    from wardround_simulations.progress import Bars, PlainLines  # noqa: PLC0415 - imports torch
+
+    rounds = study.training.rounds
+    stream = sys.stderr if json_ else sys.stdout
+    if stream.isatty():
+        with Bars(rounds, Console(file=stream)) as bars:
+            yield bars
+    else:
+        yield PlainLines(rounds, stream)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """One sentence on standard error and a non-zero exit, whatever goes wrong as foreseen."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        yield
+    except WardroundError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the run folder says so.", err=True)
+        raise typer.Exit(130) from None

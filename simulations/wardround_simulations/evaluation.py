@@ -1,0 +1,102 @@
+"""A finished run's model on other data: overall and per site."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from wardround_client.cohort import build_cohorts
+from wardround_shared.evaluation import metrics
+
+from wardround_client.prepared import prepare
+from wardround_client.training import Examples, evaluate
+from wardround_server.run_folder import STUDY, read_model
+from wardround_shared.errors import RunFolderError
+from wardround_shared.messages import Fitted, read_shapes
+from wardround_shared.models import build_model
+from wardround_shared.preprocessing import Recipe
+from wardround_shared.study import PhantomData, Study, load_study
+
+_PREPROCESSING = "preprocessing."
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun:
+    """What a run folder holds of the trained model.
+
+    Attributes:
+        module: in evaluation mode, on the CPU.
+        fitted: preprocessing constants, one mapping a fitted step.
+    """
+
+    study: Study
+    module: nn.Module
+    fitted: Fitted
+
+
+def open_run(path: Path) -> FinishedRun:
+    """Read a run folder.
+
+    Raises:
+        RunFolderError: it is not there, not finished, damaged, or its parts do not belong
+            together.
+    """
+    if not (path / STUDY).is_file():
+        raise RunFolderError(f"{path}: this is no run folder; it has no {STUDY}.")
+    study = load_study(path / STUDY)
+    arrays, metadata = read_model(path)
+    if metadata.get("study_id") != study.study_id:
+        raise RunFolderError(f"{path}: the model was trained with another study.toml.")
+    fitted: list[dict[str, np.ndarray]] = [{} for _ in range(int(metadata["fitted_steps"]))]
+    state: dict[str, torch.Tensor] = {}
+    for name, array in arrays.items():
+        if name.startswith(_PREPROCESSING):
+            step, key = name.removeprefix(_PREPROCESSING).split(".", 1)
+            fitted[int(step)][key] = array
+        else:
+            state[name] = torch.from_numpy(array)
+    shapes = Recipe(study).output_shapes(read_shapes(metadata["shapes"]))
+    module = build_model(study.model, shapes, len(study.study.classes))
+    module.load_state_dict(state)
+    return FinishedRun(study=study, module=module.eval(), fitted=tuple(fitted))
+
+
+def evaluate_run(path: Path, data: Path | None, *, cache: Path) -> dict[str, Any]:
+    """Metrics of a run's model on all examples in `data`: `{"metrics", "per_site", ...}`.
+
+    Raises:
+        WardroundError: the run or the data cannot be used.
+    """
+    run = open_run(path)
+    study = run.study
+    if data is None:
+        if not isinstance(study.data, PhantomData):
+            raise RunFolderError(f"{path}: say with --data where the study's files lie.")
+        from wardround_simulations.phantom import make_phantom  # noqa: PLC0415 - numpy-heavy
+
+        study, data = make_phantom(study, cache=cache, seed=_OTHER_PATIENTS)
+    classes = study.study.classes
+    recipe = Recipe(study)
+    cohorts = build_cohorts(study, data, cache=cache, partition=None)
+    per_site = {}
+    for cohort in cohorts.cohorts:
+        examples = Examples(
+            parts=tuple(torch.from_numpy(p) for p in prepare(cohort, recipe, run.fitted)),
+            labels=torch.from_numpy(cohort.labels),
+        )
+        everyone = torch.arange(len(cohort.labels))
+        per_site[cohort.site] = evaluate(run.module, examples, everyone, len(classes))
+    overall = np.sum(list(per_site.values()), axis=0)
+    return {
+        "metrics": metrics(overall, classes),
+        "per_site": {site: metrics(counts, classes) for site, counts in per_site.items()},
+        "privacy": study.privacy.mechanism,
+        "secure_aggregation": study.aggregation.secure,
+        "notes": list(cohorts.notes),
+    }
+
+
+# Phantoms of patients that no run has trained on, unless it was given this very seed.
+_OTHER_PATIENTS = 0x5EED0FFD

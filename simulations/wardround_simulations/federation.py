@@ -1,0 +1,342 @@
+"""A whole federation on one machine: the same ServerApp and ClientApps as in hospitals.
+
+`simulate` reads the data once, deals it to virtual sites, runs the study over a backend and
+leaves a run folder. Only a simulation may look at all sites: it reads their journals afterwards.
+"""
+
+import dataclasses
+import datetime
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tomli_w
+import torch
+from flwr.app import Context
+from flwr.clientapp import ClientApp
+from wardround_client.cohort import Cohort, CohortSet, build_cohorts, open_cohort
+
+from wardround_client.app import build_client_app
+from wardround_client.journal import Journal, peak_rss_mb
+from wardround_client.site import Models, Site, Workplace
+from wardround_server.app import build_server_app
+from wardround_server.coordinator import Coordinator, Observer, Outcome, as_json
+from wardround_server.run_folder import STUDY, SUMMARY, RunFolder
+from wardround_shared.errors import RunError, StudyError
+from wardround_shared.privacy.accounting import SampledGaussian, epsilon_spent
+from wardround_shared.privacy.noise import InjectedNoise, SystemNoise
+from wardround_shared.study import PhantomData, Study
+from wardround_simulations.backends import BackendName, Node, ProcessPool, run
+from wardround_simulations.partitions import partition_of
+
+Status = Literal["complete", "interrupted", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to run a study, apart from what it learns.
+
+    Attributes:
+        data: folder with the study's files; none for a study that makes its own.
+        sites: deal the patients to so many virtual sites instead of the data's own hospitals.
+        workers: processes that serve sites.
+        device: `auto` takes CUDA where it is there.
+        out: the run folder; without it `runs/<name>-<time>`.
+        cache: folder of decoded cohorts.
+        noise_seed: noise injected for a test; then nothing is private, and every output says so.
+    """
+
+    study: Study
+    data: Path | None
+    sites: int | None
+    backend: BackendName
+    workers: int
+    device: Literal["auto", "cpu", "cuda"]
+    out: Path | None
+    seed: int
+    cache: Path
+    noise_seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteClients:
+    """Makes the `ClientApp` of every worker process; small enough to be sent to one."""
+
+    study: Study
+    cohorts: Mapping[str, Path]
+    journals: Mapping[str, Path]
+    seed: int
+    noise_seed: int | None
+
+    def __call__(self, device: str) -> ClientApp:
+        """A `ClientApp` that serves any of the sites on `device`."""
+        noise = SystemNoise() if self.noise_seed is None else InjectedNoise(self.noise_seed)
+        workplace = Workplace(
+            study=self.study, device=torch.device(device), seed=self.seed, noise=noise
+        )
+        models = Models(workplace)
+        sites: dict[str, Site] = {}
+
+        def site_of(context: Context) -> Site:
+            name = str(context.node_config["site"])
+            if name not in sites:
+                sites[name] = Site(
+                    cohort=open_cohort(self.cohorts[name]),
+                    workplace=workplace,
+                    models=models,
+                    journal=Journal(self.journals[name]),
+                )
+            return sites[name]
+
+        return build_client_app(site_of)
+
+
+def simulate(settings: Settings, observer: Observer) -> dict[str, Any]:
+    """Run a study and return what stands in the run folder's `summary.json`.
+
+    Raises:
+        WardroundError: of any kind; a run that had begun leaves its folder with the reason.
+    """
+    started = time.perf_counter()
+    device = resolve_device(settings.device)
+    with ExitStack() as stack:
+        pool = None
+        if settings.backend == "process":
+            # Workers import torch while this process reads the data.
+            pool = ProcessPool(workers=settings.workers, device=device)
+            stack.enter_context(pool.start())
+        cohorts = read_cohorts(settings)
+        folder = RunFolder.create(settings.out or default_run_folder(settings.study.study.name))
+        folder.write_text(STUDY, study_toml(settings.study))
+        simulation = _Simulation(settings, device, cohorts, folder, started)
+        return simulation.run(pool, observer)
+
+
+def read_cohorts(settings: Settings) -> CohortSet:
+    """The cohorts of all virtual sites, from the cache where they are there.
+
+    Raises:
+        DataError: the data cannot be used as the study describes them.
+    """
+    study = settings.study
+    data = settings.data
+    if isinstance(study.data, PhantomData):
+        from wardround_simulations.phantom import make_phantom  # noqa: PLC0415 - numpy-heavy
+
+        study, data = make_phantom(study, cache=settings.cache, seed=settings.seed)
+    if data is None:
+        raise RunError(
+            f"The study {study.study.name} needs data: say where its files lie with --data PATH."
+        )
+    sites = settings.sites
+    if sites is None and study.data.site is None:
+        sites = study.simulation.sites
+        if sites is None:
+            raise StudyError(
+                "data.site is not given and neither is simulation.sites: say where the hospital "
+                "stands, or into how many virtual sites to deal the patients (--sites N)."
+            )
+    partition = None if sites is None else partition_of(study.simulation, sites=sites, seed=settings.seed)
+    return build_cohorts(study, data, cache=settings.cache, partition=partition)
+
+
+def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+    """The device to train on.
+
+    Raises:
+        RunError: CUDA is asked for and not there.
+    """
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise RunError("--device cuda: this machine has no usable GPU; take --device cpu.")
+    return "cuda" if available and device != "cpu" else "cpu"
+
+
+def default_run_folder(name: str) -> Path:
+    """`runs/<name>-<time>`, with a number behind it if that second has one already."""
+    stamp = datetime.datetime.now(tz=datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    path = Path("runs") / f"{name}-{stamp}"
+    number = 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{stamp}-{number}"
+    return path
+
+
+def study_toml(study: Study) -> str:
+    """The study as run, in the form of a study file."""
+    content = study.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+    return tomli_w.dumps(content)
+
+
+class _Simulation:
+    """One simulated run from its first message to its summary."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        device: str,
+        cohorts: CohortSet,
+        folder: RunFolder,
+        started: float,
+    ) -> None:
+        self._settings = settings
+        self._study = settings.study
+        self._device = device
+        self._cohorts = cohorts
+        self._folder = folder
+        self._started = started
+        self._began = datetime.datetime.now(tz=datetime.UTC)
+        self._outcome: Outcome | None = None
+        self._journals = {
+            cohort.site: folder.path / "sites" / cohort.folder.name for cohort in cohorts.cohorts
+        }
+
+    def run(self, pool: ProcessPool | None, observer: Observer) -> dict[str, Any]:
+        coordinator = Coordinator(
+            study=self._study,
+            run=self._folder.path.name,
+            seed=self._settings.seed,
+            folder=self._folder,
+            observer=observer,
+        )
+        clients = SiteClients(
+            study=self._study,
+            cohorts={cohort.site: cohort.folder for cohort in self._cohorts.cohorts},
+            journals=self._journals,
+            seed=self._settings.seed,
+            noise_seed=self._settings.noise_seed,
+        )
+        nodes = [
+            Node(node_id=number, name=cohort.site)
+            for number, cohort in enumerate(self._cohorts.cohorts, start=1)
+        ]
+        try:
+            run(
+                self._settings.backend,
+                server_app=build_server_app(coordinator, self._done),
+                client_factory=clients,
+                nodes=nodes,
+                run_id=secrets.randbits(31),
+                workers=self._settings.workers,
+                device=self._device,
+                pool=pool,
+            )
+        except KeyboardInterrupt:
+            self._write("interrupted", "Ctrl-C")
+            raise
+        except BaseException as error:
+            self._write("failed", str(error) or type(error).__name__)
+            raise
+        return self._write("complete")
+
+    def _done(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+
+    # --- the summary -------------------------------------------------------------------------
+
+    def _write(self, status: Status, reason: str = "") -> dict[str, Any]:
+        total = time.perf_counter() - self._started
+        lines = {site: Journal.read(folder) for site, folder in self._journals.items()}
+        summary = {
+            "study": self._study.study.name,
+            "study_id": self._study.study_id,
+            "run": str(self._folder.path),
+            "status": status,
+            "reason": reason,
+            "started": self._began.isoformat(timespec="seconds"),
+            "sites": len(self._cohorts.cohorts),
+            "rounds": 0,
+            "seed": self._settings.seed,
+            "classes": list(self._study.study.classes),
+            "metrics": {},
+            "per_site": {site: last["metrics"] for site, last in _finals(lines).items()},
+            "privacy": self._privacy(lines),
+            "secure_aggregation": self._study.aggregation.secure,
+            "dropped": [],
+            "backend": self._settings.backend,
+            "device": self._device,
+            "noise": "system" if self._settings.noise_seed is None else "injected for a test",
+            "seconds": _seconds(lines, total, self._settings),
+            "peak_rss_mb": _peak_memory(lines),
+            "cohorts": {cohort.site: self._about(cohort) for cohort in self._cohorts.cohorts},
+            "notes": list(self._cohorts.notes),
+            "counts": {
+                "per_site": {site: last["final_counts"] for site, last in _finals(lines).items()}
+            },
+        }
+        if self._outcome is not None:
+            summary |= as_json(self._outcome)
+            summary["counts"]["overall"] = self._outcome.counts.tolist()
+        else:
+            summary["rounds"] = max((len(done) for done in lines.values()), default=0)
+        self._folder.write_json(SUMMARY, summary)
+        return summary
+
+    def _about(self, cohort: Cohort) -> dict[str, Any]:
+        classes = self._study.study.classes
+        return {
+            "patients": len(np.unique(cohort.patients)),
+            "train": len(cohort.train),
+            "validation": len(cohort.validation),
+            "classes": {name: int((cohort.labels == k).sum()) for k, name in enumerate(classes)},
+            "set_aside": dict(self._cohorts.set_aside.get(cohort.site, {})),
+            "notes": list(cohort.notes),
+        }
+
+    def _privacy(self, lines: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, Any]:
+        privacy = self._study.privacy
+        if not privacy.private:
+            return {"mechanism": "none", "unit": None, "delta": None, "epsilon": {}}
+        spent = {}
+        for site, done in lines.items():
+            mechanisms = [line["privacy"] for line in done if line.get("privacy")]
+            if mechanisms:
+                last = SampledGaussian(**mechanisms[-1])
+                bounds = epsilon_spent([last], privacy.delta)
+                spent[site] = {
+                    "epsilon": bounds.epsilon,
+                    "prv": bounds.prv,
+                    "rdp": bounds.rdp,
+                    **dataclasses.asdict(last),
+                }
+        return {
+            "mechanism": privacy.mechanism,
+            "unit": privacy.unit,
+            "planned_epsilon": privacy.epsilon,
+            "delta": privacy.delta,
+            "max_grad_norm": privacy.max_grad_norm,
+            "epsilon": {site: values["epsilon"] for site, values in spent.items()},
+            "spent": spent,
+        }
+
+
+def _finals(lines: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    return {site: done[-1] for site, done in lines.items() if done and "final_counts" in done[-1]}
+
+
+def _seconds(
+    lines: Mapping[str, Sequence[dict[str, Any]]], total: float, settings: Settings
+) -> dict[str, float]:
+    """Total, and the share of it that training and evaluation take, spread over the workers."""
+    busy = sum(
+        line.get("training_seconds", 0.0) + line["evaluation_seconds"]
+        for done in lines.values()
+        for line in done
+    )
+    parallel = 1 if settings.backend == "inline" else min(settings.workers, len(lines) or 1)
+    training = min(total, busy / parallel)
+    return {"total": total, "training": training, "overhead": total - training}
+
+
+def _peak_memory(lines: Mapping[str, Sequence[dict[str, Any]]]) -> float:
+    """Sum of the peaks of all processes; shared pages are counted once for each of them."""
+    peaks = {line["pid"]: line["peak_rss_mb"] for done in lines.values() for line in done}
+    peaks[os.getpid()] = peak_rss_mb()
+    return sum(peaks.values())

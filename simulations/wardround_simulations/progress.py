@@ -1,0 +1,100 @@
+"""What a person sees while a study runs: bars on a terminal, plain lines elsewhere."""
+
+import sys
+from collections.abc import Sequence
+from typing import Self, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from wardround_server.coordinator import Metrics
+from wardround_server.rounds import Dropped, RosterLine
+
+
+class PlainLines:
+    """One line a round, for pipes and logs."""
+
+    def __init__(self, rounds: int, stream: TextIO = sys.stderr) -> None:
+        self._rounds = rounds
+        self._stream = stream
+
+    def joined(self, sites: Sequence[str], absent: Sequence[Dropped]) -> None:
+        """See `Observer`."""
+        self._say(f"{len(sites)} sites: {_listed(sites)}")
+        for drop in absent:
+            self._say(f"left out {drop.site}: {drop.why}")
+
+    def answered(self, round_number: int, site: str, failure: str) -> None:
+        """See `Observer`."""
+        if failure:
+            self._say(f"round {round_number}: without {site}: {failure}")
+
+    def closed(self, line: RosterLine, metrics_before: Metrics, seconds: float) -> None:
+        """See `Observer`."""
+        self._say(round_text(line, metrics_before, seconds, self._rounds))
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+class Bars:
+    """A bar for the rounds and one for the sites of the current round."""
+
+    def __init__(self, rounds: int, console: Console) -> None:
+        self._total = rounds
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+        self._rounds = self._progress.add_task("rounds", total=rounds, note="")
+        self._sites = self._progress.add_task("sites", total=None, note="")
+        self._round = 0
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def joined(self, sites: Sequence[str], absent: Sequence[Dropped]) -> None:
+        """See `Observer`."""
+        self._progress.update(self._sites, total=len(sites))
+        for drop in absent:
+            self._progress.console.print(f"left out {drop.site}: {drop.why}", markup=False)
+
+    def answered(self, round_number: int, site: str, failure: str) -> None:
+        """See `Observer`."""
+        if round_number != self._round:
+            self._round = round_number
+            self._progress.reset(self._sites)
+        self._progress.update(self._sites, advance=1, note=site)
+        if failure:
+            self._progress.console.print(
+                f"round {round_number}: without {site}: {failure}", markup=False
+            )
+
+    def closed(self, line: RosterLine, metrics_before: Metrics, seconds: float) -> None:
+        """See `Observer`."""
+        note = round_text(line, metrics_before, seconds, self._total)
+        self._progress.update(self._rounds, completed=line.round, note=note.partition(": ")[2])
+
+
+def round_text(line: RosterLine, metrics_before: Metrics, seconds: float, rounds: int) -> str:
+    """A round in one line; the metrics are those of the model that it started from."""
+    figures = ", ".join(
+        f"{name} {metrics_before[key]:.3f}"
+        for name, key in (("loss", "loss"), ("AUROC", "auroc"), ("accuracy", "accuracy"))
+        if metrics_before.get(key) is not None
+    )
+    taken = f"{len(line.aggregated)} of {len(line.invited)} sites"
+    return f"round {line.round} of {rounds}: {taken}, before it {figures} ({seconds:.2f} s)"
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -1,0 +1,151 @@
+"""What must hold for every model."""
+
+import copy
+
+import pytest
+import torch
+
+from wardround_shared.errors import StudyError
+from wardround_shared.models import build_model, flatten, parameter_count, unflatten_
+from wardround_shared.study import Cnn, Lstm, Mlp
+
+MLP = Mlp(name="mlp", hidden=(7, 5))
+CNN = Cnn(name="cnn", width=8, dense=10)
+LSTM = Lstm(name="lstm", hidden=6, dense=9)
+FRONT = Lstm.model_validate(
+    {"name": "lstm", "hidden": 6, "front": 8, "layers": 2, "bidirectional": True}
+)
+CASES = [
+    pytest.param(MLP, ((11,),), id="mlp"),
+    pytest.param(MLP, ((11,), (2,)), id="mlp-static"),
+    pytest.param(CNN, ((1, 28, 28),), id="cnn"),
+    pytest.param(CNN, ((3, 17, 40), (2,)), id="cnn-static"),
+    pytest.param(LSTM, ((2, 30),), id="lstm"),
+    pytest.param(FRONT, ((2, 31), (4,)), id="lstm-front-static"),
+]
+
+
+def examples(shapes, count: int = 5) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    return [torch.randn(count, *shape, generator=generator) for shape in shapes]
+
+
+def built(model, shapes) -> torch.nn.Module:
+    torch.manual_seed(3)
+    return build_model(model, shapes, 3)
+
+
+@pytest.mark.parametrize(("model", "shapes"), CASES)
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_batch_gives_one_row_of_logits_an_example(model, shapes, count):
+    assert built(model, shapes)(*examples(shapes, count)).shape == (count, 3)
+
+
+@pytest.mark.parametrize(("model", "shapes"), CASES)
+def test_examples_do_not_see_one_another(model, shapes):
+    module, inputs = built(model, shapes), examples(shapes)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    logits = module(*inputs)
+    torch.testing.assert_close(module(*(x[order] for x in inputs)), logits[order])
+    torch.testing.assert_close(module(*(x[:1] for x in inputs)), logits[:1])
+
+
+@pytest.mark.parametrize(("model", "shapes"), CASES)
+def test_the_gradient_reaches_every_parameter(model, shapes):
+    module = built(model, shapes)
+    module(*examples(shapes)).square().sum().backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(("model", "shapes"), CASES)
+def test_every_part_of_the_input_reaches_the_output(model, shapes):
+    inputs = [x.requires_grad_() for x in examples(shapes)]
+    built(model, shapes)(*inputs).square().sum().backward()
+    assert all(x.grad.abs().sum() > 0 for x in inputs)
+
+
+@pytest.mark.parametrize(("model", "shapes"), CASES)
+def test_parameters_survive_the_way_through_a_vector(model, shapes):
+    module = built(model, shapes)
+    vector = flatten(module)
+    assert vector.dtype == torch.float32
+    assert vector.shape == (parameter_count(module),)
+    other = build_model(model, shapes, 3)
+    assert not torch.equal(flatten(other), vector)
+    unflatten_(other, vector)
+    assert torch.equal(flatten(other), vector)
+    inputs = examples(shapes)
+    assert torch.equal(other(*inputs), module(*inputs))
+
+
+def test_the_vector_is_a_copy_in_the_order_of_the_parameters():
+    module = built(CNN, ((1, 28, 28),))
+    vector = flatten(module)
+    expected = [number for p in module.parameters() for number in p.detach().flatten().tolist()]
+    assert vector.tolist() == expected
+    vector.zero_()
+    assert flatten(module).abs().sum() > 0
+
+
+def test_a_vector_of_another_length_is_refused_and_nothing_changes():
+    module = built(MLP, ((11,),))
+    before = copy.deepcopy(module.state_dict())
+    with pytest.raises(ValueError, match="does not fit"):
+        unflatten_(module, flatten(module)[1:])
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize(("model", "shapes"), CASES)
+def test_initialisation_follows_torchs_random_state(model, shapes):
+    assert torch.equal(flatten(built(model, shapes)), flatten(built(model, shapes)))
+
+
+@pytest.mark.parametrize(
+    ("model", "shapes"), [(MLP, ((11,), (2,))), (CNN, ((1, 8, 8), (2,))), (LSTM, ((2, 30), (2,)))]
+)
+def test_static_features_that_are_not_there_or_not_expected_are_an_error(model, shapes):
+    inputs = examples(shapes)
+    with pytest.raises(ValueError, match="static"):
+        built(model, shapes)(inputs[0])
+    with pytest.raises(ValueError, match="static"):
+        built(model, shapes[:1])(*inputs)
+
+
+@pytest.mark.parametrize(
+    ("model", "shapes", "fault"),
+    [
+        (MLP, ((1, 28, 28),), "histogram"),
+        (MLP, ((2, 30),), "mlp takes rows"),
+        (CNN, ((11,),), "cnn takes images"),
+        (CNN, ((1, 28, 7),), "at least 8 x 8"),
+        (LSTM, ((1, 28, 28),), "lstm takes signals"),
+        (LSTM, ((11,),), "lstm takes signals"),
+        (MLP, ((11,), (2,), (2,)), "no model takes"),
+        (MLP, ((11,), (2, 2)), "no model takes"),
+    ],
+)
+def test_a_model_that_does_not_fit_the_examples_is_refused(model, shapes, fault):
+    with pytest.raises(StudyError, match=fault):
+        build_model(model, shapes, 2)
+
+
+@pytest.mark.parametrize(("model", "shapes"), CASES)
+def test_opacus_accepts_every_layer_but_the_lstm_which_is_replaced(model, shapes):
+    from opacus.validators import ModuleValidator
+
+    faults = [str(e) for e in ModuleValidator.validate(built(model, shapes), strict=False)]
+    assert [fault for fault in faults if "LSTM" not in fault] == []
+    assert bool(faults) == isinstance(model, Lstm)
+
+
+@pytest.mark.parametrize("model", [MLP, CNN, LSTM])
+def test_dropout_acts_in_training_only(model):
+    shapes = {"mlp": ((11,),), "cnn": ((1, 8, 8),), "lstm": ((2, 30),)}[model.name]
+    module = built(model.model_copy(update={"dropout": 0.5}), shapes)
+    inputs = examples(shapes)
+    assert not torch.equal(module(*inputs), module(*inputs))
+    module.eval()
+    assert torch.equal(module(*inputs), module(*inputs))

@@ -1,0 +1,68 @@
+"""Recipes of small studies, by kind of source."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from wardround_shared.preprocessing import Recipe
+from wardround_shared.study import check_study
+
+MakeRecipe = Callable[..., Recipe]
+_LABEL = {"label": {"column": "label"}}
+_SOURCES: dict[str, dict[str, Any]] = {
+    "table": {
+        "source": "table",
+        "table": ["t.csv"],
+        "features": [
+            {"column": "age"},
+            {"column": "pain", "kind": "categorical", "categories": ["1", "2", "3"]},
+            {"column": "pressure"},
+        ],
+    },
+    "numeric": {
+        "source": "table",
+        "table": ["t.csv"],
+        "features": [{"column": "age"}, {"column": "pressure"}],
+    },
+    "image": {"source": "images", "file": "file", "table": ["t.csv"]},
+    "signal": {"source": "signals", "arrays": ["b.npz"], "sampling-rate": 360.0},
+    "beats": {
+        "source": "signals",
+        "arrays": ["b.npz"],
+        "sampling-rate": 360.0,
+        "static": [
+            {"column": "rr"},
+            {"column": "sex", "kind": "categorical", "categories": ["F", "M"]},
+        ],
+        "relative-to-patient": ["rr"],
+    },
+    "wfdb": {"source": "wfdb", "record": "record", "table": ["t.csv"], "leads": ["MLII"]},
+}
+
+
+def make_recipe_of(source: str, *steps: dict[str, Any], **data: Any) -> Recipe:
+    return Recipe(
+        check_study(
+            {
+                "study": {
+                    "name": "test",
+                    "task": "image-classification",
+                    "classes": ["absent", "present"],
+                },
+                "data": {**_SOURCES[source], **_LABEL, **data},
+                "preprocessing": {"steps": list(steps)},
+                "model": {"name": "mlp"},
+                "training": {"rounds": 1, "learning-rate": 0.1},
+                "privacy": {"mechanism": "none"},
+                "aggregation": {"secure": False},
+            },
+            origin="test",
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def make_recipe() -> MakeRecipe:
+    """`make_recipe(source, *steps, **changes of the data section)`."""
+    return make_recipe_of

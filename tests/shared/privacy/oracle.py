@@ -1,0 +1,42 @@
+"""The slow truth: one example at a time through plain PyTorch."""
+
+import copy
+
+import torch
+from torch import nn
+
+
+def example_gradients(module, inputs, loss):
+    """Gradient of loss(module(*example)) for each example: {name: [B, *shape]}."""
+    module = copy.deepcopy(module)
+    names = [name for name, p in module.named_parameters() if p.requires_grad]
+    rows = []
+    for b in range(len(inputs[0])):
+        module.zero_grad()
+        loss(module(*(x[b : b + 1] for x in inputs)), slice(b, b + 1)).backward()
+        rows.append({n: p.grad.clone() for n, p in module.named_parameters() if n in names})
+    return {name: torch.stack([row[name] for row in rows]) for name in names}
+
+
+def clipped_sum(gradients, bound):
+    """Sum over examples of gradients clipped to `bound`, by the definition: {name: [*shape]}."""
+    size = len(next(iter(gradients.values())))
+    norms = torch.stack(
+        [
+            torch.cat([g[b].flatten().double() for g in gradients.values()]).norm()
+            for b in range(size)
+        ]
+    )
+    factors = (bound / norms).clamp(max=1.0)
+    return {name: torch.einsum("b,b...->...", factors, g.double()) for name, g in gradients.items()}
+
+
+class Selected(nn.Module):
+    """Applies a function to a module's output, for modules that give more than a tensor."""
+
+    def __init__(self, module, select):
+        super().__init__()
+        self.module, self.select = module, select
+
+    def forward(self, *inputs):
+        return self.select(self.module(*inputs))

@@ -1,0 +1,141 @@
+"""What a study file may say, and the sentence for what it may not."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from wardround_shared.errors import StudyError, UnsupportedError
+from wardround_shared.study import Study, check_study, load_study, parse_study
+
+MINIMAL = """
+[study]
+name = "small"
+task = "tabular-classification"
+classes = ["absent", "present"]
+[data]
+source = "table"
+table = ["*.csv"]
+label = { column = "y" }
+features = [{ column = "a" }]
+[model]
+name = "mlp"
+[training]
+rounds = 3
+learning-rate = 0.1
+[privacy]
+mechanism = "none"
+[aggregation]
+secure = false
+"""
+
+
+def test_study_id_does_not_depend_on_the_order_of_keys_or_on_written_out_defaults():
+    one = parse_study(MINIMAL, origin="a")
+    lines = MINIMAL.replace("rounds = 3\nlearning-rate = 0.1", "learning-rate = 0.1\nrounds = 3")
+    other = parse_study(lines + "minimum-sites = 2\n", origin="b")
+    assert one.study_id == other.study_id
+
+
+def test_study_id_changes_with_any_value():
+    changed = parse_study(MINIMAL, origin="a", overrides=["training.learning-rate=0.2"])
+    assert changed.study_id != parse_study(MINIMAL, origin="a").study_id
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.roundz=3", ["study.toml", "training.roundz", "no such key"]),
+        ("training.rounds=-1", ["training.rounds", "-1", "greater than or equal to 1"]),
+        ("training.rounds=many", ["training.rounds", "many"]),
+        ("training.learning-rate=nan", ["training.learning-rate", "finite"]),
+        ("data.table=3", ["data.table", "3"]),
+        ("data.features=[{column='a', kind='words'}]", ["data.features.0.kind", "numeric"]),
+        ("data.features=[]", ["data.features"]),
+        ("model.name=mpl", ["model", "mpl", "'mlp', 'cnn', 'lstm'"]),
+        ("data.source=fax", ["data", "fax", "dicom"]),
+        ("preprocessing.steps=[{name='resize', size=[3]}]", ["preprocessing.steps.0.size"]),
+        ("study.classes=['a', 'a']", ["classes must differ"]),
+        ("data.label={column='y', values={maybe=['1']}}", ["data.label.values", "maybe"]),
+        ("training.proximal=0.1", ["proximal", "fedprox"]),
+        ("training.average-last=9", ["average-last"]),
+        ("privacy.epsilon=0", ["privacy.epsilon"]),
+    ],
+)
+def test_a_fault_is_named_with_file_key_value_and_what_is_allowed(override, words):
+    with pytest.raises(StudyError) as caught:
+        parse_study(MINIMAL, origin="study.toml", overrides=[override])
+    for word in words:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_software_cannot_do_is_refused():
+    for override in ("aggregation.secure=true", "study.task=text-classification"):
+        with pytest.raises(UnsupportedError):
+            parse_study(MINIMAL, origin="s", overrides=[override])
+    with pytest.raises(UnsupportedError, match="record"):
+        parse_study(
+            MINIMAL, origin="s", overrides=["privacy.mechanism=dp-sgd", "privacy.unit=patient"]
+        )
+
+
+def test_a_missing_mechanism_is_no_mechanism_none():
+    with pytest.raises(StudyError, match=r"privacy\.mechanism: this key is required"):
+        parse_study(MINIMAL.replace('mechanism = "none"', ""), origin="s")
+
+
+def test_private_settings_hold_only_while_training_is_private():
+    text = MINIMAL + "[private.training]\nbatch-size = 64\nrounds = 9\n"
+    plain = parse_study(text, origin="s")
+    private = ["privacy.mechanism=dp-sgd", "privacy.unit=record"]
+    assert plain.training.batch_size == 32
+    assert parse_study(text, origin="s", overrides=private).training.batch_size == 64
+
+
+def test_an_override_wins_over_private_settings():
+    text = MINIMAL + "[private.training]\nrounds = 9\n"
+    private = ["privacy.mechanism=dp-sgd", "privacy.unit=record", "training.rounds=2"]
+    assert parse_study(text, origin="s", overrides=private).training.rounds == 2
+
+
+def test_overrides_need_a_key_and_a_value():
+    for override in ("training.rounds", "=3", "training..rounds=3", "study.name.x=1"):
+        with pytest.raises(StudyError, match="--set"):
+            parse_study(MINIMAL, origin="s", overrides=[override])
+
+
+def test_a_file_that_is_missing_or_no_toml_is_one_sentence(tmp_path: Path):
+    with pytest.raises(StudyError, match="cannot be read"):
+        load_study(tmp_path / "none.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[study\n")
+    with pytest.raises(StudyError, match="not a TOML file"):
+        load_study(broken)
+    broken.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StudyError, match="cannot be read"):
+        load_study(broken)
+
+
+def test_a_study_survives_being_written_and_read_again():
+    study = parse_study(MINIMAL, origin="s")
+    again = check_study(study.model_dump(mode="json", by_alias=True), origin="t")
+    assert again == study
+    assert again.study_id == study.study_id
+
+
+def test_every_shipped_study_is_valid_and_named_after_its_file():
+    folder = Path(__file__).parents[2] / "simulations" / "studies"
+    files = sorted(folder.glob("*.toml"))
+    assert files
+    for file in files:
+        assert load_study(file).study.name == file.stem
+        assert not load_study(file, ["privacy.mechanism=none"]).privacy.private
+
+
+def test_the_documentation_names_every_key():
+    text = (Path(__file__).parents[2] / "docs" / "study-file.md").read_text(encoding="utf-8")
+    schema = Study.model_json_schema(by_alias=True)
+    sections = [*schema["$defs"].values(), schema]
+    keys = {key for section in sections for key in section.get("properties", {})}
+    assert not {key for key in keys if not re.search(rf"[`\[ ]{key}\b", text)}
