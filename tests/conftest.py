@@ -1,9 +1,17 @@
 """Fixtures that every test may use."""
 
 import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is loaded, as the command does
+
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Nothing is kept between test runs: the same code gives the same result.
+settings.register_profile("wardround", database=None, deadline=None, derandomize=True)
+settings.load_profile("wardround")
 
 ROOT = Path(__file__).parent.parent
 

@@ -8,9 +8,9 @@ import math
 from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, RecordDict
-from wardround_shared.privacy.accounting import SampledGaussian, noise_multiplier_for
 
 from wardround_shared.errors import BudgetError, PrivacyError
+from wardround_shared.privacy.accounting import SampledGaussian, noise_multiplier_for
 from wardround_shared.study import Study
 
 _KEY = "privacy-account"

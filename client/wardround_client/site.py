@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from flwr.app import RecordDict
 from torch import nn
-from wardround_shared.evaluation import metrics
 
 from wardround_client import outbound
 from wardround_client.account import Account
@@ -31,6 +30,7 @@ from wardround_client.training import (
 )
 from wardround_shared import __version__
 from wardround_shared.errors import ProtocolError
+from wardround_shared.evaluation import metrics
 from wardround_shared.messages import Floats, GlobalModel, Greeting, Header
 from wardround_shared.models import build_model, unflatten_
 from wardround_shared.preprocessing import Recipe

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from wardround_shared.evaluation import count, counts_length
 
 from wardround_client.account import Plan
+from wardround_shared.evaluation import count, counts_length
 from wardround_shared.messages import Floats
 from wardround_shared.models import flatten
 from wardround_shared.privacy.noise import NoiseSource

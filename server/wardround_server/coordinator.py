@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from wardround_shared.evaluation import counts_length, metrics
 
 from wardround_server.aggregation import RunningSum, Sum
 from wardround_server.exchange import Answer, Exchange
@@ -22,6 +21,7 @@ from wardround_server.rounds import Dropped, RosterLine, Round
 from wardround_server.run_folder import CHECKPOINT, MODEL, ROUNDS, RunFolder
 from wardround_shared import __version__
 from wardround_shared.errors import NotEnoughSitesError, ProtocolError
+from wardround_shared.evaluation import counts_length, metrics
 from wardround_shared.messages import (
     CLASS_COUNTS,
     EVALUATE,

@@ -7,7 +7,7 @@ module knows their keys. Shapes: P = model parameters, L = metric counts, S = su
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -28,6 +28,7 @@ Shapes = tuple[tuple[int, ...], ...]
 Fitted = tuple[Mapping[str, NDArray[np.generic]], ...]
 
 T = TypeVar("T", bool, int, float, str)
+F = TypeVar("F", np.float32, np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,9 +214,9 @@ def read_model(content: RecordDict) -> GlobalModel:
             raise ProtocolError(f"The server's message is malformed: fitted {name!r} has no step.")
         constants[int(step)][key] = array
     return GlobalModel(
-        parameters=_vector(arrays, "parameters", np.dtype(np.float32)),
+        parameters=_vector(arrays, "parameters", np.float32),
         fitted=tuple(constants),
-        class_counts=_vector(arrays, "class-counts", np.dtype(np.float64)),
+        class_counts=_vector(arrays, "class-counts", np.float64),
     )
 
 
@@ -241,13 +242,13 @@ def read_update(content: RecordDict) -> Update:
         ProtocolError: malformed, or with values that are not finite.
     """
     arrays = _arrays(content, "update")
-    weight = _vector(arrays, "weight", np.dtype(np.float64))
+    weight = _vector(arrays, "weight", np.float64)
     if weight.shape != (1,) or weight[0] < 0:
         raise ProtocolError("A site's update is malformed: its weight is not one number >= 0.")
     return Update(
-        delta=_vector(arrays, "delta", np.dtype(np.float32)),
+        delta=_vector(arrays, "delta", np.float32),
         weight=float(weight[0]),
-        counts=_vector(arrays, "counts", np.dtype(np.float64)),
+        counts=_vector(arrays, "counts", np.float64),
     )
 
 
@@ -262,7 +263,7 @@ def read_sums(content: RecordDict) -> Floats:
     Raises:
         ProtocolError: malformed, or with values that are not finite.
     """
-    return _vector(_arrays(content, "sums"), "sums", np.dtype(np.float64))
+    return _vector(_arrays(content, "sums"), "sums", np.float64)
 
 
 def _config(content: RecordDict, name: str) -> ConfigRecord:
@@ -289,12 +290,10 @@ def _arrays(content: RecordDict, name: str) -> dict[str, NDArray[np.generic]]:
         raise ProtocolError(f"A message is malformed: {name!r} cannot be decoded.") from error
 
 
-def _vector(
-    arrays: Mapping[str, NDArray[np.generic]], name: str, dtype: np.dtype[np.floating]
-) -> NDArray[np.floating]:
+def _vector(arrays: Mapping[str, NDArray[np.generic]], name: str, kind: type[F]) -> NDArray[F]:
     array = arrays.get(name)
-    if array is None or array.ndim != 1 or array.dtype != dtype:
-        raise ProtocolError(f"A message is malformed: {name!r} is no vector of {dtype}.")
+    if array is None or array.ndim != 1 or array.dtype != kind:
+        raise ProtocolError(f"A message is malformed: {name!r} is no vector of {kind.__name__}.")
     if not np.isfinite(array).all():
         raise ProtocolError(f"A message is refused: {name!r} holds a value that is not finite.")
-    return array
+    return cast("NDArray[F]", array)

@@ -249,6 +249,9 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Entry point."""
+    # Before numpy is loaded: its small matrix products gain nothing from threads, and threads that
+    # wait for one another on a busy machine make them a thousand times slower.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     app()
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from wardround_client.cohort import build_cohorts
-from wardround_shared.evaluation import metrics
 
+from wardround_client.cohort import build_cohorts
 from wardround_client.prepared import prepare
 from wardround_client.training import Examples, evaluate
 from wardround_server.run_folder import STUDY, read_model
 from wardround_shared.errors import RunFolderError
+from wardround_shared.evaluation import metrics
 from wardround_shared.messages import Fitted, read_shapes
 from wardround_shared.models import build_model
 from wardround_shared.preprocessing import Recipe

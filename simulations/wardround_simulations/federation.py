@@ -20,9 +20,9 @@ import tomli_w
 import torch
 from flwr.app import Context
 from flwr.clientapp import ClientApp
-from wardround_client.cohort import Cohort, CohortSet, build_cohorts, open_cohort
 
 from wardround_client.app import build_client_app
+from wardround_client.cohort import Cohort, CohortSet, build_cohorts, open_cohort
 from wardround_client.journal import Journal, peak_rss_mb
 from wardround_client.site import Models, Site, Workplace
 from wardround_server.app import build_server_app
@@ -142,7 +142,9 @@ def read_cohorts(settings: Settings) -> CohortSet:
                 "data.site is not given and neither is simulation.sites: say where the hospital "
                 "stands, or into how many virtual sites to deal the patients (--sites N)."
             )
-    partition = None if sites is None else partition_of(study.simulation, sites=sites, seed=settings.seed)
+    partition = (
+        None if sites is None else partition_of(study.simulation, sites=sites, seed=settings.seed)
+    )
     return build_cohorts(study, data, cache=settings.cache, partition=partition)
 
 
@@ -268,12 +270,12 @@ class _Simulation:
             "cohorts": {cohort.site: self._about(cohort) for cohort in self._cohorts.cohorts},
             "notes": list(self._cohorts.notes),
             "counts": {
-                "per_site": {site: last["final_counts"] for site, last in _finals(lines).items()}
+                "overall": [] if self._outcome is None else self._outcome.counts.tolist(),
+                "per_site": {site: last["final_counts"] for site, last in _finals(lines).items()},
             },
         }
         if self._outcome is not None:
             summary |= as_json(self._outcome)
-            summary["counts"]["overall"] = self._outcome.counts.tolist()
         else:
             summary["rounds"] = max((len(done) for done in lines.values()), default=0)
         self._folder.write_json(SUMMARY, summary)
@@ -337,6 +339,8 @@ def _seconds(
 
 def _peak_memory(lines: Mapping[str, Sequence[dict[str, Any]]]) -> float:
     """Sum of the peaks of all processes; shared pages are counted once for each of them."""
-    peaks = {line["pid"]: line["peak_rss_mb"] for done in lines.values() for line in done}
+    peaks: dict[int, float] = {
+        line["pid"]: line["peak_rss_mb"] for done in lines.values() for line in done
+    }
     peaks[os.getpid()] = peak_rss_mb()
     return sum(peaks.values())

@@ -86,7 +86,9 @@ record = "record"
 folder = "raw"
 leads = ["MLII"]
 annotator = "atr"
-where = { raw_included = ["True"], symbol = ["N", "L", "R", "e", "j", "A", "a", "J", "S", "V", "E"] }
+where = { raw_included = ["True"], symbol = [
+  "N", "L", "R", "e", "j", "A", "a", "J", "S", "V", "E",
+] }
 patient = "subject"
 site = { column = "virtual_site" }
 static = [{ column = "rr_prev" }, { column = "rr_next" }, { column = "age" }]
@@ -124,7 +126,7 @@ site = { column = "region" }
 missing = ["", "-1"]
 features = [
   { column = "age", missing = ["> 89"] },
-  { column = "gender", kind = "categorical", categories = ["Female", "Male"], missing = ["Unknown"] },
+  { column = "gender", kind = "categorical", categories = ["Female", "Male"] },
   { column = "heartrate" },
   { column = "meanbp" },
   { column = "creatinine" },
@@ -153,7 +155,9 @@ def test_heart_disease_has_one_site_per_file_and_marks_of_three_kinds(
     first = next(r for r in records if r.site == "cleveland")
     np.testing.assert_array_equal(first.main, [63, 1, 0, 145, 233, 1, 2, 150, 0, 2.3])
 
-    cohorts = build_cohorts(study, shared_data / "heart-disease-uci", cache=tmp_path, partition=None)
+    cohorts = build_cohorts(
+        study, shared_data / "heart-disease-uci", cache=tmp_path, partition=None
+    )
     assert [len(c.labels) for c in cohorts.cohorts] == [199, 205, 107, 154]
 
 

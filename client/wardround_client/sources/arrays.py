@@ -25,7 +25,7 @@ from wardround_shared.study import ImagesData, SignalsData, Study
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class _Block:
     """The arrays of one file that belong together.
 
     Attributes:
@@ -46,15 +46,14 @@ class Block:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator["np.lib.npyio.NpzFile"]:
+def _opened(path: Path) -> Iterator["np.lib.npyio.NpzFile"]:
     """An npz file; whatever is wrong with it becomes an UnreadableError.
 
     Pickled arrays are refused: to read one is to run what is in it.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UnreadableError("this is not an npz file")
+        # Opened here: NumPy leaves the file open when it is no zip archive.
+        with path.open("rb") as raw, _zipped(np.load(raw, allow_pickle=False)) as file:
             yield file
     except OSError as error:
         raise UnreadableError(file_fault(error)) from error
@@ -62,7 +61,14 @@ def opened(path: Path) -> Iterator["np.lib.npyio.NpzFile"]:
         raise UnreadableError("this is not a readable npz file, or it is truncated") from error
 
 
-def texts(array: NDArray[Any]) -> Cells:
+def _zipped(loaded: Any) -> "np.lib.npyio.NpzFile":
+    """What NumPy loaded, if it is an archive and not a single array."""
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        raise UnreadableError("this is not an npz file")
+    return loaded
+
+
+def _texts(array: NDArray[Any]) -> Cells:
     """Cells of an array [n] or [n, 1]: numbers as they are written, text without blanks."""
     return [str(value).strip() for value in array.reshape(len(array)).tolist()]
 
@@ -113,7 +119,7 @@ class ArraySource:
 
     def records(self) -> Iterator[RawRecord | SetAside]:
         """Every row of the arrays; a file that cannot be read is set aside as a whole."""
-        blocks: list[Block] = []
+        blocks: list[_Block] = []
         for path in self._files:
             try:
                 blocks += self._blocks(path)
@@ -139,11 +145,11 @@ class ArraySource:
             yield from self._of_block(block, start, chosen, static)
             start = stop
 
-    def _blocks(self, path: Path) -> list[Block]:
+    def _blocks(self, path: Path) -> list[_Block]:
         """The arrays of one file that hold examples, each with its columns."""
         origin = relative(self._folder, path)
         star = re.compile(re.escape(self._pattern).replace(r"\*", "(.*)"))
-        with opened(path) as file:
+        with _opened(path) as file:
             found = [match for name in file.files if (match := star.fullmatch(name))]
             if not found:
                 raise DataError(
@@ -151,7 +157,7 @@ class ArraySource:
                     f"the arrays are {', '.join(file.files)}."
                 )
             return [
-                Block(
+                _Block(
                     path=path,
                     origin=origin,
                     main=match.group(0),
@@ -166,14 +172,14 @@ class ArraySource:
         for name in columns_read(self._data):
             place = name.replace("*", star)
             if place in file.files and _is_column(array := file[place]):
-                columns[name] = texts(array)
+                columns[name] = _texts(array)
         if len({len(cells) for cells in columns.values()}) > 1:
             lengths = ", ".join(f"{name} {len(cells)}" for name, cells in columns.items())
             raise DataError(f"{origin}: the arrays differ in length ({lengths}).")
         return columns
 
     def _of_block(
-        self, block: Block, start: int, examples: Sequence[Example], static: Static | None
+        self, block: _Block, start: int, examples: Sequence[Example], static: Static | None
     ) -> Iterator[RawRecord | SetAside]:
         if not examples:
             return
@@ -206,7 +212,7 @@ class ArraySource:
         )
 
 
-def _array_index(blocks: list[Block]) -> Index:
+def _array_index(blocks: list[_Block]) -> Index:
     """The blocks one below the other; a column that one of them lacks is left to the joins."""
     names = [name for name in blocks[0].columns if all(name in b.columns for b in blocks)]
     positions = [f"{b.origin}:{b.main}:{row}" for b in blocks for row in range(len(b))]
@@ -222,13 +228,13 @@ def _array_index(blocks: list[Block]) -> Index:
     )
 
 
-def _main_array(block: Block) -> NDArray[Any]:
+def _main_array(block: _Block) -> NDArray[Any]:
     """The examples of a block [n, ...].
 
     Raises:
         UnreadableError: the file is damaged, or there are more or fewer than the columns say.
     """
-    with opened(block.path) as file:
+    with _opened(block.path) as file:
         array: NDArray[Any] = file[block.main]
     if len(array) != len(block):
         raise UnreadableError(f"array {block.main} and the columns differ in length")

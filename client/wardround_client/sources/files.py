@@ -20,7 +20,7 @@ def data_folder(folder: Path, below: str = ".") -> Path:
         DataError: it is not there.
         StudyError: `below` leads out of the data folder.
     """
-    _confine(below, "data.folder")
+    confine(below, "data.folder")
     place = folder / below
     if not place.is_dir():
         raise DataError(f"{place}: there is no such data folder.")
@@ -36,7 +36,7 @@ def matching(folder: Path, patterns: Iterable[str], key: str) -> tuple[Path, ...
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
-        _confine(pattern, key)
+        confine(pattern, key)
         files = sorted(path for path in folder.glob(pattern) if path.is_file())
         if not files:
             raise DataError(f"{folder}: no file matches {pattern!r}, which {key} asks for.")
@@ -44,7 +44,12 @@ def matching(folder: Path, patterns: Iterable[str], key: str) -> tuple[Path, ...
     return tuple(found)
 
 
-def _confine(path: str, key: str) -> None:
+def confine(path: str, key: str) -> None:
+    """Refuse a study's path that leads out of the data folder.
+
+    Raises:
+        StudyError: naming the key.
+    """
     if not _is_confined(path):
         raise StudyError(f"{key}: {path!r} leads out of the data folder; write a path inside it.")
 

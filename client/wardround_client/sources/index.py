@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wardround_client.sources.cells import each, identifier
-from wardround_client.sources.files import file_fault, relative
+from wardround_client.sources.files import confine, file_fault, relative
 from wardround_shared.errors import DataError, StudyError
 from wardround_shared.study import (
     Data,
@@ -219,8 +219,10 @@ def join_files(data: Data, folder: Path) -> tuple[Path, ...]:
 
     Raises:
         DataError: one is not there.
+        StudyError: one leads out of the data folder.
     """
     for join in data.join:
+        confine(join.file, "data.join")
         if not (folder / join.file).is_file():
             raise DataError(f"{folder / join.file}: there is no such file, which data.join names.")
     return tuple(folder / join.file for join in data.join)

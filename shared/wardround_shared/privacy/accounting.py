@@ -32,7 +32,8 @@ _ORDERS = (*(1 + x / 8 for x in range(2, 25)), *range(4, 65), 80, 96, 128, 192, 
 # The Fourier transform of the PRV accountant rounds in float64; below, that error would show.
 _SMALLEST_PRV_DELTA = 1e-10
 _PRV_RELATIVE_ERROR = 0.005
-_PRV_ERROR_RANGE = (1e-4, 0.02)
+_PRV_LARGEST_ERROR = 0.02
+_PRV_GRID_POINTS = 1_000_000
 
 # Of the noise multiplier that is solved for.
 _TOLERANCE = 1e-3
@@ -193,7 +194,7 @@ def _rdp(history: _History, delta: float) -> float:
             # The best order may be the first or last of ours; the bound holds all the same.
             warnings.simplefilter("ignore")
             epsilon = float(accountant.get_epsilon(delta, alphas=list(_ORDERS)))
-    except (ValueError, OverflowError):
+    except (ValueError, ArithmeticError):
         return math.inf
     return math.inf if math.isnan(epsilon) else max(epsilon, 0.0)
 
@@ -204,15 +205,23 @@ def _prv(history: _History, delta: float, rdp: float) -> float:
 
     if delta < _SMALLEST_PRV_DELTA:
         return math.nan
-    low, high = _PRV_ERROR_RANGE
+    # The bound is this much above the truth. Gopi et al.'s grid is as fine as it takes, which
+    # for very small epsilons over many steps would be too fine to compute with.
+    steps = sum(n for _, _, n in history)
+    mesh = 2.0 * (rdp + 3.0) / _PRV_GRID_POINTS
+    error = max(
+        min(rdp * _PRV_RELATIVE_ERROR, _PRV_LARGEST_ERROR),
+        mesh * math.sqrt(steps * math.log(12_000.0 / delta) / 2.0),
+    )
+    if error >= 1.0:
+        return math.nan
     accountant = PRVAccountant()
     accountant.history = list(history)
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            error = min(max(rdp * _PRV_RELATIVE_ERROR, low), high)
             epsilon = float(accountant.get_epsilon(delta, eps_error=error))
-    except (ValueError, RuntimeError, OverflowError, IndexError, MemoryError):
+    except (ValueError, RuntimeError, ArithmeticError, IndexError, MemoryError):
         return math.nan
     return epsilon if math.isfinite(epsilon) and epsilon > 0.0 else math.nan
 

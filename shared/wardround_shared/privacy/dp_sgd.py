@@ -14,6 +14,7 @@ Shape letters: B = examples, K = classes, P... = shape of a parameter.
 
 import math
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
@@ -145,7 +146,10 @@ class DpSgd:
                 f"The loss must give one value per example, {list(labels.shape[:1])}, and gave "
                 f"{list(losses.shape)}; without it no example can be clipped on its own."
             )
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            # Opacus' hook on a first layer whose input needs no gradient; it works all the same.
+            warnings.filterwarnings("ignore", message="Full backward hook is firing")
+            losses.sum().backward()
 
     def close(self) -> None:
         """Leave the module as it was found; its parameters keep what they learned."""

@@ -127,11 +127,11 @@ def _example_kernels(layer: _Convolution, x: Tensor, weight: Tensor, grad: Tenso
     examples = len(x)
     kernels = weight.repeat(examples, *[1] * (weight.dim() - 1))  # only its shape matters
     one = x.reshape(1, -1, *x.shape[2:])
-    result = _backward(
+    result: Tensor = _backward(
         grad.reshape(1, -1, *grad.shape[2:]), one, kernels, layer=layer,
         groups=examples * layer.groups, wanted=[False, True, False],
     )[1]  # fmt: skip
-    return result.reshape(examples, *weight.shape)  # type: ignore[no-any-return]
+    return result.reshape(examples, *weight.shape)
 
 
 class _GroupNorm(Function):

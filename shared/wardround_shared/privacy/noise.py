@@ -19,12 +19,16 @@ from typing import NoReturn, Protocol, SupportsIndex
 import numpy as np
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wardround_shared.errors import PrivacyError
 
 _BUFFER_WORDS = 1 << 15
 _KEY_BYTES = 32
+# Small enough for the cache, and even. The arithmetic is numpy's because torch would start threads
+# for it, which on a machine that is busy takes a hundred times as long as the work.
+_CHUNK = 1 << 14
 # A float64 in [1, 2) has this exponent; 52 random bits below it and minus one is uniform on [0, 1).
 _ONE = np.uint64(0x3FF0_0000_0000_0000)
 
@@ -66,7 +70,7 @@ class SystemNoise:
         self._process = os.getpid()
         self._words = np.empty(0, dtype=np.uint64)
 
-    def _take(self, n: int) -> np.ndarray:
+    def _take(self, n: int) -> NDArray[np.uint64]:
         """The next n words of the key stream, uint64 [n]; no word is ever given twice."""
         with self._lock:
             if self._process != os.getpid():
@@ -82,17 +86,27 @@ class SystemNoise:
     ) -> Tensor:
         """See `NoiseSource.normal`."""
         n = math.prod(shape)
-        pairs = (n + 1) // 2
-        # 1 - u lies in (0, 1], so that the logarithm is finite.
-        radius = torch.log1p(-self.uniform(pairs)).mul_(-2.0).sqrt_().mul_(std)
-        angle = self.uniform(pairs).mul_(2.0 * math.pi)
-        draws = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)])
-        return draws[:n].reshape(shape).to(device=device, dtype=dtype)
+        draws = np.empty(n + n % 2)
+        for start in range(0, n, _CHUNK):
+            self._fill(draws[start : start + _CHUNK], std)
+        return torch.from_numpy(draws[:n]).reshape(shape).to(device=device, dtype=dtype)
+
+    def _fill(self, normals: NDArray[np.float64], std: float) -> None:
+        """Overwrite an even number of values with draws from N(0, std^2)."""
+        pairs = len(normals) // 2
+        # Not 0 but 1 may be among these, so that the logarithm is finite.
+        radius = std * np.sqrt(-2.0 * np.log(1.0 - self._uniform(pairs)))
+        angle = (2.0 * math.pi) * self._uniform(pairs)
+        np.multiply(radius, np.cos(angle), out=normals[:pairs])
+        np.multiply(radius, np.sin(angle), out=normals[pairs:])
 
     def uniform(self, n: int) -> Tensor:
         """See `NoiseSource.uniform`."""
+        return torch.from_numpy(self._uniform(n))
+
+    def _uniform(self, n: int) -> NDArray[np.float64]:
         bits = (self._take(n) >> np.uint64(12)) | _ONE
-        return torch.from_numpy(bits.view(np.float64) - 1.0)
+        return bits.view(np.float64) - 1.0
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise PrivacyError(

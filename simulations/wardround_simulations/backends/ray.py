@@ -38,12 +38,14 @@ if TYPE_CHECKING:
 _PULL_INTERVAL = 0.02
 _REGISTRATION_TIMEOUT = 60.0
 
-# Set while the engine runs. The first three keep both from telephoning home.
+# Set while the engine runs. The first three keep Flower and Ray from reporting their use; the
+# last Flower sets itself, once, when its engine is first imported.
 _ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default; it warns without
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }
 
 # The client apps of this process, by run: Ray sends the wrapper anew with every message.
@@ -159,8 +161,6 @@ def run_ray(
             "The ray backend needs Ray, which is not installed: run `pip install "
             "'wardround[ray]'`, or choose the process backend."
         )
-    from flwr.simulation import run_simulation  # noqa: PLC0415  (a second that others save)
-
     stopped, finished = threading.Event(), threading.Event()
     raised: list[BaseException] = []
 
@@ -176,6 +176,8 @@ def run_ray(
     wrapper = ServerApp()
     wrapper.main()(main)
     with _environment(_ENVIRONMENT), acting_as_server(run_id), quiet_flower():
+        from flwr.simulation import run_simulation  # noqa: PLC0415  (a second that others save)
+
         try:
             run_simulation(
                 server_app=wrapper,
@@ -211,15 +213,12 @@ def _backend_config(workers: int, device: str) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables; take back those and the module path that the engine sets for its actors."""
-    names = (*values, "PYTHONPATH")
-    before = {name: os.environ.get(name) for name in names}
+    """Set variables, and take back those and what Flower and Ray set besides."""
+    before = dict(os.environ)
     os.environ.update(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)

@@ -65,9 +65,7 @@ class Sites:
             weight += len(cohort.train)
         return total, weight
 
-    def _train(
-        self, images: Tensor, labels: Tensor, index: Tensor, seed: int, number: int
-    ) -> None:
+    def _train(self, images: Tensor, labels: Tensor, index: Tensor, seed: int, number: int) -> None:
         training = self._loop.study.training
         shuffle = torch.Generator().manual_seed(seed)
         self.module.train()

@@ -70,9 +70,7 @@ def bench_simulation(*, repeats: int = REPEATS, rounds: int = ROUNDS) -> dict[st
             seconds.setdefault("inline", []).append(_federation(study, folder, "inline", repeat))
             seconds.setdefault("bare2", []).append(in_two_processes(loop))
             for backend in backends[1:]:
-                seconds.setdefault(backend, []).append(
-                    _federation(study, folder, backend, repeat)
-                )
+                seconds.setdefault(backend, []).append(_federation(study, folder, backend, repeat))
         first_round = first_round_seconds(folder)
     medians = {f"{name}_s": statistics.median(values) for name, values in seconds.items()}
     result: dict[str, Any] = dict(medians)
@@ -113,7 +111,9 @@ def first_round_seconds(data: Path) -> float:
         raise AssertionError("the command ended before its first round")
 
 
-def _settings(study: Study, folder: Path, backend: BackendName, out: Path | None = None) -> Settings:
+def _settings(
+    study: Study, folder: Path, backend: BackendName, out: Path | None = None
+) -> Settings:
     return Settings(
         study=study,
         data=folder,
@@ -155,5 +155,3 @@ def _bare_loop(settings: Settings) -> BareLoop:
 def _ratio(ours: Sequence[float], bare: Sequence[float]) -> float:
     """Median of the ratios within each repeat: the machine's drift cancels."""
     return statistics.median(a / b for a, b in zip(ours, bare, strict=True))
-
-

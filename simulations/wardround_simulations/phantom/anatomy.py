@@ -147,7 +147,7 @@ def _draw_build(rng: np.random.Generator) -> _Build:
 
 
 def _axis(sheet: _Sheet, build: _Build) -> Map:
-    """x measured from the patient's middle line, which leans a little, [S, S]."""
+    """X measured from the patient's middle line, which leans a little, [S, S]."""
     return sheet.x - build.centre - build.tilt * sheet.y
 
 
@@ -272,8 +272,8 @@ def _draw_lesion(sheet: _Sheet, lungs: Map, rng: np.random.Generator) -> tuple[M
     return shadow, place
 
 
-CONTRAST = (0.16, 0.30)
-RADIUS = (0.10, 0.20)
+CONTRAST = (0.23, 0.45)
+RADIUS = (0.13, 0.24)
 
 
 def _place(lungs: Map, rng: np.random.Generator) -> tuple[int, int]:

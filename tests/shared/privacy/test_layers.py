@@ -4,11 +4,13 @@ import pytest
 import torch
 from opacus.grad_sample import GradSampleModule
 from torch import nn
+
 from wardround_shared.errors import PrivacyError
 from wardround_shared.privacy.gradients import Full, Outer, record, recorded
 from wardround_shared.privacy.layers import patched
 
-from .oracle import example_gradients
+# Opacus on a first layer whose input needs no gradient.
+pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -45,7 +47,7 @@ def fast(layer, x):
 
 @pytest.mark.parametrize("size", [None, 1])
 @pytest.mark.parametrize("name", LAYERS)
-def test_equals_single_examples(name, size):
+def test_equals_single_examples(name, size, example_gradients):
     layer, shape = LAYERS[name]
     torch.manual_seed(1)
     x = torch.randn(*(shape[:1] if size is None else (size,)), *shape[1:])
@@ -54,7 +56,8 @@ def test_equals_single_examples(name, size):
     truth = example_gradients(layer, (x,), lambda out, _: out.tanh().sum())
     assert gradients.keys() == truth.keys()
     for parameter, expected in truth.items():
-        torch.testing.assert_close(gradients[parameter], expected, **TOLERANCE)
+        scale = expected.abs().max().clamp_min(1.0)
+        torch.testing.assert_close(gradients[parameter] / scale, expected / scale, **TOLERANCE)
     plain = x.clone().requires_grad_()
     (expected,) = torch.autograd.grad(layer(plain).tanh().sum(), plain)
     torch.testing.assert_close(grad_x, expected, **TOLERANCE)
@@ -89,7 +92,7 @@ def test_norms_and_sums_are_those_of_the_full_gradients(name):
 
 
 def test_dense_layers_never_form_their_gradients():
-    _, _, _, (weight, _) = fast(*[nn.Linear(7, 5), torch.randn(6, 7)])
+    _, _, _, (weight, _) = fast(nn.Linear(7, 5), torch.randn(6, 7))
     assert isinstance(weight, Outer)
 
 
@@ -102,7 +105,7 @@ def test_frozen_parameters_leave_nothing():
     assert patched(nn.Linear(4, 3).requires_grad_(False)) is None
 
 
-def test_a_layer_used_twice_adds_up():
+def test_a_layer_used_twice_adds_up(example_gradients):
     layer = nn.Linear(4, 4)
     x = torch.randn(5, 4)
     forward = patched(layer)
@@ -141,7 +144,7 @@ def test_what_is_not_known_exactly_is_left_to_opacus(layer):
 def test_a_parameter_without_gradients_is_refused():
     with pytest.raises(PrivacyError, match="per-example"):
         recorded(nn.Parameter(torch.zeros(2)))
+    shared = nn.Parameter(torch.zeros(2))
+    shared.grad_sample = [torch.zeros(1, 2)]  # Opacus' mark of one layer that was used twice
     with pytest.raises(PrivacyError, match="per-example"):
-        shared = nn.Parameter(torch.zeros(2))
-        shared.grad_sample = [torch.zeros(1, 2)]
         record(shared, Full(torch.zeros(1, 2)))

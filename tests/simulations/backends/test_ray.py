@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import tempfile
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -55,10 +57,18 @@ def start(backend, app: ServerApp) -> None:
     )
 
 
+@pytest.fixture
+def short_folder() -> Iterator[str]:
+    """Folder for Ray's sessions; under tmp_path the names of its sockets would be too long."""
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:
+        yield folder
+
+
 @needs_ray
 @leaves_files_open
-def test_ray_agrees_with_inline_in_everything(tmp_path, monkeypatch) -> None:
+def test_ray_agrees_with_inline_in_everything(tmp_path, short_folder, monkeypatch) -> None:
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
+    monkeypatch.setenv("RAY_TMPDIR", short_folder)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     before = dict(os.environ)
     inline, ray = Everything(2), Everything(2)

@@ -127,7 +127,6 @@ def failing_app(device: str) -> ClientApp:
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         site = context.node_config["site"]
-        context.state["seen"] = MetricRecord({"messages": 1})
         if site == "site-001":
             raise ValueError("patient 4711 has no label")
         if site == "site-002":
@@ -137,6 +136,12 @@ def failing_app(device: str) -> ClientApp:
         return Message(
             RecordDict({"metrics": MetricRecord({"pid": os.getpid()})}), reply_to=message
         )
+
+    @app.query("attempt")
+    def attempt(message: Message, context: Context) -> Message:
+        attempts = context.state.setdefault("attempts", MetricRecord({"number": 0}))
+        attempts["number"] += 1
+        raise CohortError(f"Attempt {attempts['number']} failed.")
 
     return app
 

@@ -2,11 +2,11 @@
 
 import copy
 
+import pytest
 import torch
-from torch import nn
 
 
-def example_gradients(module, inputs, loss):
+def _example_gradients(module, inputs, loss):
     """Gradient of loss(module(*example)) for each example: {name: [B, *shape]}."""
     module = copy.deepcopy(module)
     names = [name for name, p in module.named_parameters() if p.requires_grad]
@@ -18,7 +18,7 @@ def example_gradients(module, inputs, loss):
     return {name: torch.stack([row[name] for row in rows]) for name in names}
 
 
-def clipped_sum(gradients, bound):
+def _clipped_sum(gradients, bound):
     """Sum over examples of gradients clipped to `bound`, by the definition: {name: [*shape]}."""
     size = len(next(iter(gradients.values())))
     norms = torch.stack(
@@ -31,12 +31,11 @@ def clipped_sum(gradients, bound):
     return {name: torch.einsum("b,b...->...", factors, g.double()) for name, g in gradients.items()}
 
 
-class Selected(nn.Module):
-    """Applies a function to a module's output, for modules that give more than a tensor."""
+@pytest.fixture(scope="session")
+def example_gradients():
+    return _example_gradients
 
-    def __init__(self, module, select):
-        super().__init__()
-        self.module, self.select = module, select
 
-    def forward(self, *inputs):
-        return self.select(self.module(*inputs))
+@pytest.fixture(scope="session")
+def clipped_sum():
+    return _clipped_sum

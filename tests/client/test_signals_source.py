@@ -1,0 +1,96 @@
+"""Signals in npz files: columns beside them, tables joined to them."""
+
+import numpy as np
+import pytest
+
+from wardround_shared.errors import DataError, StudyError
+
+DATA = """
+[data]
+source = "signals"
+arrays = ["*.npz"]
+signal = "X"
+sampling-rate = 50
+join = [{ file = "people.csv", on = "record" }]
+label = { column = "kind" }
+patient = "who"
+static = [
+  { column = "gap", missing = ["-1"] },
+  { column = "sex", kind = "categorical", categories = ["F", "M"] },
+]
+relative-to-patient = ["gap"]
+"""
+SIGNAL = {"task": "signal-classification"}
+
+
+def write(folder, name, count, start=0, **arrays):
+    signals = np.arange(count * 6, dtype=np.int16).reshape(count, 6) + start
+    given = {
+        "X": signals,
+        "record": np.arange(count, dtype=np.int16),
+        "kind": np.array(["absent", "present"] * count)[:count],
+        "gap": np.full(count, 10, dtype=np.int32),
+        "units": np.array("mV"),
+    }
+    np.savez(folder / name, **{**given, **arrays})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "people.csv").write_text("record,who,sex\n0,a,F\n1,a,M\n2.0,b,M\n")
+    write(tmp_path, "a.npz", 3, gap=np.array([10, 30, -1]))
+    write(tmp_path, "b.npz", 2, start=100, gap=np.array([20, 40]))
+    return tmp_path
+
+
+def test_columns_and_joined_tables_give_label_patient_and_statics(folder, study_of, read):
+    records, aside, _ = read(study_of(DATA, **SIGNAL), folder)
+    assert not aside
+    assert [(r.patient, r.label) for r in records] == [
+        ("a", 0),
+        ("a", 1),
+        ("b", 0),
+        ("a", 0),
+        ("a", 1),
+    ]
+    np.testing.assert_array_equal(
+        [r.static for r in records],
+        [[10, 0, 0.4], [30, 1, 1.2], [np.nan, 1, np.nan], [20, 0, 0.8], [40, 1, 1.6]],
+    )
+    assert {(r.main.shape, r.main.dtype, r.sampling_rate) for r in records} == {
+        ((1, 6), np.dtype(np.float32), 50.0)
+    }
+    np.testing.assert_array_equal(records[4].main[0], np.arange(106, 112))
+
+
+def test_several_channels_keep_their_order(folder, study_of, read):
+    (folder / "b.npz").unlink()
+    write(folder, "a.npz", 3, X=np.arange(24.0).reshape(3, 2, 4))
+    records, _, _ = read(study_of(DATA, **SIGNAL), folder)
+    np.testing.assert_array_equal(records[1].main, np.arange(8.0, 16).reshape(2, 4))
+
+
+def test_a_number_that_is_none_sets_the_row_aside(folder, study_of, read):
+    write(folder, "b.npz", 2, gap=np.array([np.nan, 1.0]))
+    _, aside, _ = read(study_of(DATA, **SIGNAL), folder)
+    assert [(a.key, a.reason) for a in aside] == [
+        ("b.npz:X:0", "column gap holds no finite number")
+    ]
+
+
+def test_arrays_of_different_lengths_are_refused(folder, study_of, read):
+    write(folder, "b.npz", 2, gap=np.array([1, 2, 3]))
+    with pytest.raises(DataError, match=r"b\.npz: the arrays differ in length .*gap 3"):
+        read(study_of(DATA, **SIGNAL), folder)
+
+
+def test_a_missing_signal_array_names_those_that_there_are(folder, study_of, read):
+    text = DATA.replace('signal = "X"', 'signal = "Y"')
+    with pytest.raises(DataError, match="no array matches 'Y'; the arrays are X, record, kind"):
+        read(study_of(text, **SIGNAL), folder)
+
+
+def test_only_numeric_static_columns_can_be_relative(folder, study_of, read):
+    text = DATA.replace('relative-to-patient = ["gap"]', 'relative-to-patient = ["sex"]')
+    with pytest.raises(StudyError, match="'sex' is no numeric column"):
+        read(study_of(text, **SIGNAL), folder)
