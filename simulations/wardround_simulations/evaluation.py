@@ -18,6 +18,7 @@ from wardround_shared.messages import Fitted, read_shapes
 from wardround_shared.models import build_model
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import PhantomData, Study, load_study
+from wardround_simulations.federation import phantom_folder
 
 _PREPROCESSING = "preprocessing."
 
@@ -74,9 +75,7 @@ def evaluate_run(path: Path, data: Path | None, *, cache: Path) -> dict[str, Any
     if data is None:
         if not isinstance(study.data, PhantomData):
             raise RunFolderError(f"{path}: say with --data where the study's files lie.")
-        from wardround_simulations.phantom import make_phantom  # noqa: PLC0415 - numpy-heavy
-
-        study, data = make_phantom(study, cache=cache, seed=_OTHER_PATIENTS)
+        data = phantom_folder(study.data, cache=cache, seed=_OTHER_PATIENTS)
     classes = study.study.classes
     recipe = Recipe(study)
     cohorts = build_cohorts(study, data, cache=cache, partition=None)

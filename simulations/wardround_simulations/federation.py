@@ -126,16 +126,14 @@ def read_cohorts(settings: Settings) -> CohortSet:
     """
     study = settings.study
     data = settings.data
-    if isinstance(study.data, PhantomData):
-        from wardround_simulations.phantom import make_phantom  # noqa: PLC0415 - numpy-heavy
-
-        study, data = make_phantom(study, cache=settings.cache, seed=settings.seed)
+    if data is None and isinstance(study.data, PhantomData):
+        data = phantom_folder(study.data, cache=settings.cache, seed=settings.seed)
     if data is None:
         raise RunError(
             f"The study {study.study.name} needs data: say where its files lie with --data PATH."
         )
     sites = settings.sites
-    if sites is None and study.data.site is None:
+    if sites is None and study.data.site is None and not isinstance(study.data, PhantomData):
         sites = study.simulation.sites
         if sites is None:
             raise StudyError(
@@ -146,6 +144,17 @@ def read_cohorts(settings: Settings) -> CohortSet:
         None if sites is None else partition_of(study.simulation, sites=sites, seed=settings.seed)
     )
     return build_cohorts(study, data, cache=settings.cache, partition=partition)
+
+
+def phantom_folder(data: PhantomData, *, cache: Path, seed: int) -> Path:
+    """The folder of phantoms made from `seed`, written if it is not there yet."""
+    from wardround_simulations.phantom import write_phantom  # noqa: PLC0415 - only when needed
+
+    name = f"phantom-{data.sites}-{data.patients_per_site}-{data.size}-{seed}"
+    folder = cache / name
+    if not folder.is_dir():
+        write_phantom(data, folder, seed=seed)
+    return folder
 
 
 def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:

@@ -166,7 +166,7 @@ class _GroupNorm(Function):
 
 def _forward_of(function: type[Function]) -> Callable[..., Any]:
     def forward(layer: Any, x: Tensor) -> Any:
-        return function.apply(layer, x, layer.weight, layer.bias)  # type: ignore[no-untyped-call]
+        return function.apply(layer, x, layer.weight, layer.bias)
 
     return forward
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from flwr.app import Context, Message
 
 from wardround_shared.errors import WardroundError
-from wardround_simulations.backends.flower import CLIENT_APP_RAISED, error_reply
+from wardround_simulations.backends.flower import app_raised
 
 _log = logging.getLogger(__name__)
 
@@ -27,4 +27,4 @@ def answer(
     except Exception as error:  # noqa: BLE001  (whatever fails at a site, the round goes on)
         _log.error("the client app of site %s failed", context.node_config["site"], exc_info=True)
         reason = type(error).__name__
-    return error_reply(message, code=CLIENT_APP_RAISED, reason=reason)
+    return Message(app_raised(reason), reply_to=message)

@@ -32,24 +32,23 @@ from flwr.supercore.run import Run  # noqa: E402
 from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
 
 __all__ = [
-    "CLIENT_APP_CRASHED",
-    "CLIENT_APP_RAISED",
     "SERVER_NODE_ID",
     "SUPERLINK_NODE_ID",
+    "UNKNOWN_ERROR",
     "Run",
     "acting_as_server",
+    "app_raised",
     "empty_run",
     "engine_nodes",
-    "error_reply",
     "new_message",
+    "process_ended",
     "quiet_flower",
     "readdressed",
 ]
 
 # Virtual sites count from 1, which is the id of Flower's own SuperLink; here the server is 0.
 SERVER_NODE_ID = 0
-CLIENT_APP_RAISED: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
-CLIENT_APP_CRASHED: int = ErrorCode.CLIENT_APP_CRASHED
+UNKNOWN_ERROR: int = ErrorCode.UNKNOWN
 
 # Read from the environment when flwr was first imported, which may have been before us.
 telemetry.FLWR_TELEMETRY_ENABLED = "0"
@@ -112,9 +111,15 @@ def readdressed(message: Message, **changes: Any) -> Message:
     )
 
 
-def error_reply(message: Message, *, code: int, reason: str) -> Message:
-    """Return the reply that tells the server that `message` was not answered, and why."""
-    return Message(Error(code=code, reason=reason), reply_to=message)
+def app_raised(reason: str) -> Error:
+    """Return what tells the server that a client app raised."""
+    return Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason)
+
+
+def process_ended(site: object, cause: str) -> Error:
+    """Return what tells the server that the process in which a client app ran is gone."""
+    reason = f"the worker process of site {site} ended unexpectedly ({cause})"
+    return Error(code=ErrorCode.CLIENT_APP_CRASHED, reason=reason)
 
 
 @contextmanager

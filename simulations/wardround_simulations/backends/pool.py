@@ -300,15 +300,13 @@ class ProcessPool:
 
     def _report_crash(self, worker: _Worker, task: _Task, cause: str) -> None:
         # Flower is imported by now, since there is a message.
-        from wardround_simulations.backends.flower import (  # noqa: PLC0415
-            CLIENT_APP_CRASHED,
-            error_reply,
-        )
+        from flwr.app import Message  # noqa: PLC0415
 
-        site = task.context.node_config["site"]
-        reason = f"the worker process of site {site} ended unexpectedly ({cause})"
-        _log.warning("%s; a new one takes its place", reason)
-        self._finish(worker, error_reply(task.message, code=CLIENT_APP_CRASHED, reason=reason))
+        from wardround_simulations.backends.flower import process_ended  # noqa: PLC0415
+
+        error = process_ended(task.context.node_config["site"], cause)
+        _log.warning("%s; a new one takes its place", error.reason)
+        self._finish(worker, Message(error, reply_to=task.message))
 
     def _count_failed_start(self, cause: str) -> None:
         self._failed_starts += 1

@@ -8,6 +8,7 @@ with the other backends.
 import importlib.util
 import logging
 import os
+import socket
 import threading
 import time
 import uuid
@@ -24,8 +25,10 @@ from wardround_simulations.backends.answer import answer
 from wardround_simulations.backends.flower import (
     SERVER_NODE_ID,
     SUPERLINK_NODE_ID,
+    UNKNOWN_ERROR,
     acting_as_server,
     engine_nodes,
+    process_ended,
     quiet_flower,
     readdressed,
 )
@@ -36,7 +39,8 @@ if TYPE_CHECKING:
 
 # Seconds between looks for replies; the engine itself looks for messages ten times a second.
 _PULL_INTERVAL = 0.02
-_REGISTRATION_TIMEOUT = 60.0
+_REGISTRATION_TIMEOUT = 60.0  # seconds
+_CONNECTION_TIMEOUT = 5.0  # seconds
 
 # Set while the engine runs. The first three keep Flower and Ray from reporting their use; the
 # last Flower sets itself, once, when its engine is first imported.
@@ -104,6 +108,7 @@ class _EngineGrid(NodeGrid):
         self._stopped = stopped
         theirs = engine_nodes(grid, len(nodes), timeout=_REGISTRATION_TIMEOUT)
         self._theirs = dict(zip(self._node_ids, theirs, strict=True))
+        self._names = {node.node_id: node.name for node in nodes}
         self._ours = dict(zip(theirs, self._node_ids, strict=True))
 
     def _push(self, message: Message) -> str:
@@ -131,11 +136,12 @@ class _EngineGrid(NodeGrid):
 
     def _inward(self, reply: Message) -> Message:
         # An error reply may come from the SuperLink, which is none of our nodes.
+        node_id = self._ours.get(reply.metadata.src_node_id, SERVER_NODE_ID)
+        if reply.has_error() and reply.error.code == UNKNOWN_ERROR:
+            # An actor's end; the engine gives a page of text, with paths and addresses in it.
+            reply.error = process_ended(self._names.get(node_id), "its actor died")
         return readdressed(
-            reply,
-            run_id=self._run.run_id,
-            src_node_id=self._ours.get(reply.metadata.src_node_id, SERVER_NODE_ID),
-            dst_node_id=SERVER_NODE_ID,
+            reply, run_id=self._run.run_id, src_node_id=node_id, dst_node_id=SERVER_NODE_ID
         )
 
 
@@ -154,13 +160,15 @@ def run_ray(
     else `workers` on this machine.
 
     Raises:
-        BackendError: Ray is not installed, or the engine failed.
+        BackendError: Ray is not installed, nobody listens at RAY_ADDRESS, or the engine failed.
     """
     if importlib.util.find_spec("ray") is None:
         raise BackendError(
             "The ray backend needs Ray, which is not installed: run `pip install "
             "'wardround[ray]'`, or choose the process backend."
         )
+    _refuse_a_cluster_that_is_not_there(os.environ.get("RAY_ADDRESS", ""))
+
     stopped, finished = threading.Event(), threading.Event()
     raised: list[BaseException] = []
 
@@ -187,8 +195,8 @@ def run_ray(
             )
         except Exception as error:
             raise BackendError(
-                "Flower's simulation engine failed: is there a Ray cluster at RAY_ADDRESS, and "
-                "has it a free CPU?"
+                f"Flower's simulation engine failed ({type(error.__cause__ or error).__name__}): "
+                "see that Ray has a CPU, and with --device cuda a GPU, to spare."
             ) from error
         finally:
             # The engine leaves the server app's thread behind when it fails or is interrupted.
@@ -198,17 +206,34 @@ def run_ray(
         raise raised[0]
 
 
+def _refuse_a_cluster_that_is_not_there(address: str) -> None:
+    """Raise BackendError if nobody listens at "host:port"; Ray itself tries for four minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return  # "auto", "local" or nothing: Ray knows where to look
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECTION_TIMEOUT).close()
+    except OSError as error:
+        raise BackendError(
+            f"There is no Ray cluster at RAY_ADDRESS={address}: start one there with `ray start "
+            "--head`, or unset RAY_ADDRESS to run on this machine."
+        ) from error
+
+
 def _backend_config(workers: int, device: str) -> dict[str, dict[str, Any]]:
     """Return what Flower hands to ``ray.init`` and asks for each actor."""
     init: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
+    on_cluster = "RAY_ADDRESS" in os.environ
+    if not on_cluster:
+        init["num_cpus"] = workers
     gpus = 0.0
     if device == "cuda":
         import torch  # noqa: PLC0415
 
-        gpus = torch.cuda.device_count() / workers
-    if "RAY_ADDRESS" not in os.environ:
-        init["num_cpus"] = workers
-    return {"init_args": init, "client_resources": {"num_cpus": 1, "num_gpus": gpus}}
+        gpus = 1.0 if on_cluster else min(1.0, torch.cuda.device_count() / workers)
+    # Flower hands all of these to the actor; without restarts it would go on using dead ones.
+    actor = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": -1}
+    return {"init_args": init, "client_resources": actor}
 
 
 @contextmanager

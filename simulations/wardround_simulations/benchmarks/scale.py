@@ -20,12 +20,10 @@ def bench_scale(*, sites: tuple[int, ...] = SITES, rounds: int = 2) -> dict[str,
     `overhead_per_site_ms` is everything outside training and evaluation, for one site in one
     round; `main_peak_mb` and `peak_rss_mb` the peak memory of the main process and of all.
     """
-    rows = []
     with tempfile.TemporaryDirectory(prefix="wardround-bench-") as name:
         folder = Path(name)
         write_images(folder, examples=EXAMPLES)
-        for count in sites:
-            rows.append(_row(folder, count, rounds))
+        rows = [_row(folder, count, rounds) for count in sites]
     return {"rows": rows, "examples": EXAMPLES, "rounds": rounds, "workers": 2}
 
 

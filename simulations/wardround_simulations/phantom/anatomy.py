@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 Map = NDArray[np.float64]
 
-_HILUM_Y = -0.02
 _RIBS = 8
 # Soft tissue in front of and behind the lungs shines through them.
 _LUNG_DEPTH = 0.46
+# Chosen so that a small network tells lesions apart well but not perfectly; see the tests' bounds.
+_LESION_CONTRAST = (0.23, 0.45)
+_LESION_RADIUS = (0.13, 0.24)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +227,7 @@ def _vessels(sheet: _Sheet, build: _Build, rng: np.random.Generator) -> Map:
     """Vessels that leave both hila, fork once and grow thin, [S, S]."""
     tree = np.zeros((sheet.size, sheet.size))
     for side in (-1.0, 1.0):
-        hilum = (build.centre + side * 0.19, _HILUM_Y - 0.04 * side)
+        hilum = (build.centre + side * 0.19, -0.02 - 0.04 * side)
         tree = np.maximum(tree, 0.12 * sheet.ellipse(*hilum, 0.07, 0.11, softness=0.04))
         for branch in range(6):
             rise = -0.55 + 0.22 * branch + between(rng, -0.08, 0.08)
@@ -256,8 +258,8 @@ def _draw_lesion(sheet: _Sheet, lungs: Map, rng: np.random.Generator) -> tuple[M
     """A soft-edged nodule, or a cluster of two to four, wholly inside one lung."""
     row, column = _place(lungs, rng)
     x, y = sheet.x[row, column], sheet.y[row, column]
-    contrast = between(rng, CONTRAST[0], CONTRAST[1])
-    radius = between(rng, RADIUS[0], RADIUS[1])
+    contrast = between(rng, *_LESION_CONTRAST)
+    radius = between(rng, *_LESION_RADIUS)
     parts = 1 if rng.random() < 0.6 else 2 + int(3.0 * rng.random())
     spread = 0.0 if parts == 1 else 0.75 * radius
     part_radius = radius if parts == 1 else 0.62 * radius
@@ -270,10 +272,6 @@ def _draw_lesion(sheet: _Sheet, lungs: Map, rng: np.random.Generator) -> tuple[M
     half = 0.5 * sheet.size
     place = Lesion(row=float(row), column=float(column), radius=radius * half)
     return shadow, place
-
-
-CONTRAST = (0.23, 0.45)
-RADIUS = (0.13, 0.24)
 
 
 def _place(lungs: Map, rng: np.random.Generator) -> tuple[int, int]:

@@ -107,8 +107,8 @@ class TestSystemNoise:
             normals(source, 100_000, dtype=torch.float32)
             return time.thread_time() - start
 
-        # About 2 ms on one core; the bound only catches a change of order.
-        assert min(seconds() for _ in range(5)) < 0.03
+        # About 2 ms on an idle core; the bound only catches a change of order.
+        assert min(seconds() for _ in range(10)) < 0.03
 
 
 class TestInjectedNoise:

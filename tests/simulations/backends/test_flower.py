@@ -37,7 +37,7 @@ def test_a_readdressed_message_shares_bytes_and_nothing_else() -> None:
 
 
 def test_a_readdressed_error_stays_an_error() -> None:
-    reply = flower.error_reply(instruction(RecordDict()), code=2, reason="ValueError")
+    reply = Message(flower.app_raised("ValueError"), reply_to=instruction(RecordDict()))
     assert flower.readdressed(reply, run_id=4).error.reason == "ValueError"
 
 

@@ -2,7 +2,9 @@
 
 import importlib.util
 import os
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -27,8 +29,9 @@ leaves_files_open = pytest.mark.filterwarnings(
 class Everything(ServerApp):
     """In one run, since an engine takes seconds to start: trains, asks, fails, and raises."""
 
-    def __init__(self, rounds: int) -> None:
+    def __init__(self, rounds: int, *, kills: bool = False) -> None:
         super().__init__()
+        self.kills = kills
         self.training = Training(rounds)
         self.facts: dict[int, ConfigRecord] = {}
         self.errors: dict[int, str | None] = {}
@@ -42,6 +45,14 @@ class Everything(ServerApp):
             self.facts[reply.metadata.src_node_id] = reply.content["facts"]
         for reply in grid.send_and_receive(messages(grid, action="evaluate")[:2]):
             self.errors[reply.metadata.src_node_id] = reply.error.reason
+        if self.kills:
+            (reply,) = grid.send_and_receive(messages(grid, action="evaluate")[2:])
+            assert reply.error.reason == (
+                "the worker process of site site-003 ended unexpectedly (its actor died)"
+            )
+            end = time.monotonic() + 30
+            while any(r.has_error() for r in grid.send_and_receive(messages(grid, action="query"))):
+                assert time.monotonic() < end, "the actor is started again"
         raise LookupError("no such study")
 
 
@@ -71,7 +82,7 @@ def test_ray_agrees_with_inline_in_everything(tmp_path, short_folder, monkeypatc
     monkeypatch.setenv("RAY_TMPDIR", short_folder)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     before = dict(os.environ)
-    inline, ray = Everything(2), Everything(2)
+    inline, ray = Everything(2), Everything(2, kills=True)
     for backend, app in (("inline", inline), ("ray", ray)):
         with pytest.raises(LookupError, match="no such study"):
             start(backend, app)
@@ -89,6 +100,15 @@ def test_ray_agrees_with_inline_in_everything(tmp_path, short_folder, monkeypatc
 def test_without_ray_one_sentence_says_how_to_get_it(monkeypatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r"pip install 'wardround\[ray\]'"):
+        start("ray", server(lambda grid, context: None))
+
+
+@needs_ray
+def test_a_cluster_that_is_not_there_is_refused_at_once(monkeypatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server_socket:
+        address = f"127.0.0.1:{server_socket.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(BackendError, match=f"no Ray cluster at RAY_ADDRESS={address}"):
         start("ray", server(lambda grid, context: None))
 
 

@@ -1,0 +1,154 @@
+"""Local training against the loop one would write by hand, and its edges."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from wardround_client.account import Plan
+from wardround_client.training import (
+    Examples,
+    LocalTraining,
+    Protection,
+    evaluate,
+    learning_rate,
+    local_seed,
+    train,
+)
+from wardround_shared.evaluation import metrics
+from wardround_shared.models import flatten
+from wardround_shared.privacy.noise import InjectedNoise
+from wardround_shared.study import Privacy, Training
+
+
+def _training(**keys) -> Training:
+    return Training.model_validate({"rounds": 4, "learning-rate": 0.1, "batch-size": 4, **keys})
+
+
+def _examples(count: int = 10) -> Examples:
+    generator = torch.Generator().manual_seed(5)
+    features = torch.randn(count, 3, generator=generator)
+    return Examples(parts=(features,), labels=(features[:, 0] > 0).long())
+
+
+def _settings(training: Training, protection=None, **keys) -> LocalTraining:
+    return LocalTraining(
+        training=training,
+        round=1,
+        seed=11,
+        class_counts=np.array([3.0, 7.0]),
+        augmentation=None,
+        protection=protection,
+        **keys,
+    )
+
+
+def _module() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(3, 2)
+
+
+def test_plain_training_is_the_bare_loop_to_the_last_bit():
+    examples, index = _examples(), torch.arange(10)
+    settings = _settings(_training(**{"local-epochs": 2, "momentum": 0.9, "weight-decay": 0.01}))
+    delta = train(_module(), examples, index, settings)
+
+    module = _module()
+    received = flatten(module)
+    shuffle = torch.Generator().manual_seed(11)
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    for _ in range(2):
+        for batch in torch.randperm(10, generator=shuffle).split(4):
+            optimiser.zero_grad()
+            loss = functional.cross_entropy(
+                module(examples.parts[0][batch]), examples.labels[batch]
+            )
+            loss.backward()
+            optimiser.step()
+    np.testing.assert_array_equal(delta, (flatten(module) - received).numpy())
+
+
+def test_training_learns():
+    examples, module = _examples(200), _module()
+    index = torch.arange(200)
+    before = metrics(evaluate(module, examples, index, 2), ("a", "b"))
+    train(module, examples, index, _settings(_training(**{"local-epochs": 20})))
+    after = metrics(evaluate(module, examples, index, 2), ("a", "b"))
+    assert after["accuracy"] > 0.9 > before["accuracy"]
+
+
+def test_only_the_training_split_is_touched():
+    examples = _examples()
+    spoiled = Examples(parts=(examples.parts[0].clone(),), labels=examples.labels)
+    spoiled.parts[0][7:] = float("nan")
+    delta = train(_module(), spoiled, torch.arange(7), _settings(_training()))
+    assert np.isfinite(delta).all()
+
+
+def test_fedprox_pulls_towards_the_received_model():
+    examples, index = _examples(), torch.arange(10)
+    epochs = {"local-epochs": 20}
+    free = train(_module(), examples, index, _settings(_training(**epochs)))
+    strategy = {"strategy": "fedprox", "proximal": 1.0, **epochs}
+    held = train(_module(), examples, index, _settings(_training(**strategy)))
+    assert np.linalg.norm(held) < 0.8 * np.linalg.norm(free)
+
+
+def test_balanced_weights_make_classes_count_alike():
+    """Two examples of class 0 against eight of class 1: weights 5/2 and 5/8."""
+    examples = Examples(parts=(torch.ones(10, 3),), labels=torch.tensor([0] * 2 + [1] * 8))
+    settings = LocalTraining(
+        training=_training(**{"batch-size": 10, "class-weights": "balanced"}),
+        round=1,
+        seed=1,
+        class_counts=np.array([2.0, 8.0]),
+        augmentation=None,
+        protection=None,
+    )
+    module = nn.Linear(3, 2)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+    delta = train(module, examples, torch.arange(10), settings)
+    # At zero logits the weighted gradients of the two classes cancel exactly.
+    np.testing.assert_allclose(delta, 0.0, atol=1e-7)
+
+
+def test_cosine_schedule_starts_at_the_rate_and_falls():
+    training = _training(**{"learning-rate-schedule": "cosine"})
+    rates = [learning_rate(training, number) for number in range(1, 5)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[2] == pytest.approx(0.05)
+
+
+def test_seeds_differ_between_sites_rounds_and_runs():
+    seeds = {local_seed(s, site, r) for s in (0, 1) for site in ("a", "b") for r in (1, 2)}
+    assert len(seeds) == 8
+
+
+@pytest.mark.parametrize(("examples", "batch"), [(1, 4), (3, 8), (10, 1)])
+def test_private_training_works_for_any_cohort_and_batch(examples, batch):
+    """Cohorts smaller than a batch, batches of one, and empty Poisson samples."""
+    plan = Plan(
+        sample_rate=min(1.0, batch / examples) * 0.3,
+        steps_per_round=6,
+        planned_steps=24,
+        noise_multiplier=1.0,
+    )
+    privacy = Privacy.model_validate({"mechanism": "dp-sgd", "unit": "record"})
+    protection = Protection(plan=plan, privacy=privacy, noise=InjectedNoise(3))
+    module = _module()
+    delta = train(
+        module, _examples(), torch.arange(examples), _settings(_training(), protection)
+    )
+    assert np.isfinite(delta).all()
+    assert np.abs(delta).max() > 0
+    assert type(module) is nn.Linear
+    assert not [hook for hook in module._forward_hooks]
+
+
+def test_without_validation_examples_the_counts_are_zero():
+    counts = evaluate(_module(), _examples(), torch.arange(0), 2)
+    assert not counts.any()

@@ -1,0 +1,218 @@
+"""A whole federation in memory and over processes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import write_hospital
+from wardround_server.run_folder import read_model
+from wardround_shared.errors import CohortError, NotEnoughSitesError, RunError, StudyError
+from wardround_shared.study import load_study
+from wardround_simulations.evaluation import evaluate_run
+from wardround_simulations.federation import Settings, simulate
+
+
+class Silent:
+    """An observer that keeps what it is told."""
+
+    def __init__(self):
+        self.closed_rounds = []
+        self.failures = []
+
+    def joined(self, sites, absent):
+        self.sites = sites
+
+    def answered(self, round_number, site, failure):
+        if failure:
+            self.failures.append((round_number, site, failure))
+
+    def closed(self, line, metrics_before, seconds):
+        self.closed_rounds.append(line)
+
+
+def _settings(study_file: Path, data: Path, out: Path, *overrides: str, **keys) -> Settings:
+    values = {
+        "study": load_study(study_file, overrides),
+        "data": data,
+        "sites": None,
+        "backend": "inline",
+        "workers": 2,
+        "device": "cpu",
+        "out": out,
+        "seed": 4,
+        "cache": out.parent / "cache",
+    }
+    return Settings(**(values | keys))
+
+
+def _arrays(run: Path) -> dict[str, np.ndarray]:
+    return read_model(run)[0]
+
+
+def test_inline_and_process_give_the_same_model_to_the_last_bit(study_file, hospitals, tmp_path):
+    for backend in ("inline", "process"):
+        plain = _settings(
+            study_file, hospitals, tmp_path / backend, "privacy.mechanism=none", backend=backend
+        )
+        simulate(plain, Silent())
+    one, other = _arrays(tmp_path / "inline"), _arrays(tmp_path / "process")
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_private_runs_repeat_only_with_injected_noise(study_file, hospitals, tmp_path):
+    def model(name: str, **keys) -> np.ndarray:
+        summary = simulate(_settings(study_file, hospitals, tmp_path / name, **keys), Silent())
+        assert summary["noise"] == ("system" if not keys else "injected for a test")
+        return np.concatenate([a.ravel() for a in _arrays(tmp_path / name).values()])
+
+    np.testing.assert_array_equal(model("a", noise_seed=1), model("b", noise_seed=1))
+    assert not np.array_equal(model("c"), model("d"))
+
+
+def test_the_summary_has_what_the_design_promises(study_file, hospitals, tmp_path):
+    summary = simulate(_settings(study_file, hospitals, tmp_path / "run"), Silent())
+    assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "complete"
+    assert summary["sites"] == 3
+    assert summary["rounds"] == 3
+    assert set(summary["per_site"]) == {"north", "south", "west"}
+    for metrics in (summary["metrics"], *summary["per_site"].values()):
+        assert set(metrics) >= {
+            *("accuracy", "balanced_accuracy", "auroc", "f1_macro"),
+            *("sensitivity", "specificity", "n"),
+        }
+    assert summary["metrics"]["n"] == sum(m["n"] for m in summary["per_site"].values())
+    assert set(summary["privacy"]["epsilon"]) == {"north", "south", "west"}
+    assert all(7.5 < e <= 8.0 for e in summary["privacy"]["epsilon"].values())
+    assert summary["privacy"]["unit"] == "record"
+    assert summary["secure_aggregation"] is False
+    assert summary["dropped"] == []
+    seconds = summary["seconds"]
+    assert seconds["total"] == pytest.approx(seconds["training"] + seconds["overhead"])
+    assert summary["peak_rss_mb"] > 50
+    roster = (tmp_path / "run" / "roster.jsonl").read_text().splitlines()
+    assert [json.loads(line)["aggregated"] for line in roster] == [["north", "south", "west"]] * 3
+    rounds = (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in rounds] == [1, 2, 3, 4]
+    assert load_study(tmp_path / "run" / "study.toml").study_id == summary["study_id"]
+
+
+def test_a_model_scores_the_same_when_it_is_read_again(study_file, hospitals, tmp_path):
+    plain = _settings(
+        study_file, hospitals, tmp_path / "run", "privacy.mechanism=none", "training.rounds=20"
+    )
+    simulate(plain, Silent())
+    other = tmp_path / "other"
+    other.mkdir()
+    for seed, name in enumerate(("north", "south", "east")):
+        write_hospital(other / f"{name}.csv", seed=100 + seed, name=f"new-{name}")
+    result = evaluate_run(tmp_path / "run", other, cache=tmp_path / "cache")
+    assert result["metrics"]["auroc"] > 0.85
+    assert set(result["per_site"]) == {"north", "south", "east"}
+    assert result["metrics"]["n"] == 180
+    assert result == evaluate_run(tmp_path / "run", other, cache=tmp_path / "cache")
+
+
+def test_the_fitted_constants_come_from_all_sites(study_file, hospitals, tmp_path):
+    simulate(_settings(study_file, hospitals, tmp_path / "run", "privacy.mechanism=none"), Silent())
+    constants = {k: v for k, v in _arrays(tmp_path / "run").items() if k.startswith("preproc")}
+    ages = np.concatenate([v.ravel() for v in constants.values()])
+    assert np.isclose(ages, 60, atol=3).any(), "the mean age over all sites"
+
+
+def test_sites_deals_the_patients_to_virtual_sites(study_file, hospitals, tmp_path):
+    for partition in ("iid", "dirichlet"):
+        settings = _settings(
+            *(study_file, hospitals, tmp_path / partition),
+            *("privacy.mechanism=none", f"simulation.partition={partition}"),
+            sites=5,
+        )
+        summary = simulate(settings, Silent())
+        assert summary["sites"] == 5
+        total = sum(c["train"] + c["validation"] for c in summary["cohorts"].values())
+        assert total == 180
+
+
+def test_fedprox_and_fedadam_run(study_file, hospitals, tmp_path):
+    for number, overrides in enumerate(
+        [
+            ("training.strategy=fedprox", "training.proximal=0.1"),
+            ("training.strategy=fedadam", "training.server-learning-rate=0.05"),
+        ]
+    ):
+        settings = _settings(study_file, hospitals, tmp_path / f"run{number}", *overrides)
+        assert simulate(settings, Silent())["status"] == "complete"
+
+
+def test_a_single_class_at_a_site_works_with_a_note(study_file, hospitals, tmp_path):
+    west = hospitals / "west.csv"
+    west.write_text(west.read_text().replace("absent", "present"))
+    summary = simulate(_settings(study_file, hospitals, tmp_path / "run"), Silent())
+    assert summary["per_site"]["west"]["auroc"] is None
+    assert any("class" in note for note in summary["cohorts"]["west"]["notes"])
+
+
+def test_an_empty_site_is_left_out_with_a_note(study_file, hospitals, tmp_path):
+    (hospitals / "east.csv").write_text("patient,age,pressure,sex,finding\n")
+    summary = simulate(_settings(study_file, hospitals, tmp_path / "run"), Silent())
+    assert summary["sites"] == 3
+    assert any("east" in note for note in summary["notes"])
+
+
+def test_a_patient_in_two_sites_stops_before_anything_is_written(study_file, hospitals, tmp_path):
+    south = hospitals / "south.csv"
+    south.write_text(south.read_text().replace("south-3,", "north-3,"))
+    with pytest.raises(CohortError, match="two") as caught:
+        simulate(_settings(study_file, hospitals, tmp_path / "run"), Silent())
+    assert "north-3" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_data_and_missing_sites_are_one_sentence(study_file, hospitals, tmp_path):
+    with pytest.raises(RunError, match="--data"):
+        simulate(_settings(study_file, None, tmp_path / "run"), Silent())
+    no_site = study_file.read_text().replace('site = { file = "(.+)[.]csv" }', "")
+    study_file.write_text(no_site)
+    with pytest.raises(StudyError, match="--sites N"):
+        simulate(_settings(study_file, hospitals, tmp_path / "run"), Silent())
+
+
+def test_too_few_sites_leave_a_run_folder_that_says_so(study_file, hospitals, tmp_path):
+    settings = _settings(
+        study_file, hospitals, tmp_path / "run", "aggregation.minimum-sites=4",
+        "aggregation.deadline=0.2",
+    )  # fmt: skip
+    with pytest.raises(NotEnoughSitesError, match="3 sites answered, the study needs 4"):
+        simulate(settings, Silent())
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert "needs 4" in summary["reason"]
+
+
+def test_a_diverged_training_drops_the_sites_and_says_why(study_file, hospitals, tmp_path):
+    settings = _settings(
+        study_file, hospitals, tmp_path / "run",
+        "privacy.mechanism=none", "training.learning-rate=1e30",
+    )  # fmt: skip
+    watcher = Silent()
+    with pytest.raises(NotEnoughSitesError, match="diverged"):
+        simulate(settings, watcher)
+    assert {site for _, site, _ in watcher.failures} == {"north", "south", "west"}
+
+
+def test_an_interrupt_leaves_a_run_folder_that_says_so(study_file, hospitals, tmp_path):
+    class Impatient(Silent):
+        def closed(self, line, metrics_before, seconds):
+            if line.round == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(_settings(study_file, hospitals, tmp_path / "run"), Impatient())
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    assert summary["rounds"] == 2
+    assert summary["privacy"]["epsilon"]["north"] > 0, "what was spent is said even so"
