@@ -23,3 +23,6 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data: set WARDROUND_TEST_DATA or lay it in ../shared/data")
     return folder
+
+
+pytest_plugins = ["hospitals"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import write_hospital
+from hospitals import write_hospital
 from wardround_server.run_folder import read_model
 from wardround_shared.errors import CohortError, NotEnoughSitesError, RunError, StudyError
 from wardround_shared.study import load_study

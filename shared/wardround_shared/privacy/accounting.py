@@ -33,7 +33,7 @@ _ORDERS = (*(1 + x / 8 for x in range(2, 25)), *range(4, 65), 80, 96, 128, 192, 
 _SMALLEST_PRV_DELTA = 1e-10
 _PRV_RELATIVE_ERROR = 0.005
 _PRV_LARGEST_ERROR = 0.02
-_PRV_GRID_POINTS = 1_000_000
+_PRV_GRID_POINTS = 400_000
 
 # Of the noise multiplier that is solved for.
 _TOLERANCE = 1e-3

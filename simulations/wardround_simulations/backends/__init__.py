@@ -47,7 +47,11 @@ class Node:
 
 
 class ClientFactory(Protocol):
-    """Builds the client app; picklable, called once in each worker process (once inline)."""
+    """Builds the client app; called once in each worker process, once inline.
+
+    It is pickled on its way, so it has to lie in a module that workers can import: any but the
+    command's own ``__main__``, which they leave alone.
+    """
 
     def __call__(self, device: str) -> ClientApp:
         """Return the client app that serves any site on `device` ("cpu", "cuda" or "cuda:1")."""

@@ -16,13 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from wardround_client.cohort import Cohort, open_cohort
 from wardround_client.prepared import prepare
 from wardround_client.training import EVALUATION_BATCH, learning_rate, local_seed
 from wardround_shared.messages import Fitted
-from wardround_shared.models import build_model
+from wardround_shared.models import build_model, flatten, unflatten_
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import Study
 
@@ -56,11 +55,11 @@ class Sites:
         total = torch.zeros_like(received, dtype=torch.float64)
         weight = 0
         for cohort, images, labels in self._cohorts:
-            vector_to_parameters(received, self.module.parameters())
+            unflatten_(self.module, received)
             self._validate(images, torch.from_numpy(cohort.validation))
             seed = local_seed(self._loop.seed, cohort.site, number)
             self._train(images, labels, torch.from_numpy(cohort.train), seed, number)
-            trained = parameters_to_vector(self.module.parameters()).detach()
+            trained = flatten(self.module)
             total += (trained - received).double() * len(cohort.train)
             weight += len(cohort.train)
         return total, weight
@@ -106,7 +105,7 @@ def in_one_process(loop: BareLoop) -> tuple[float, Tensor]:
     before = torch.get_num_threads()
     try:
         sites = Sites(loop, loop.cohorts)
-        model = parameters_to_vector(sites.module.parameters()).detach().clone()
+        model = flatten(sites.module)
         started = time.perf_counter()
         for number in range(1, loop.study.training.rounds + 1):
             total, weight = sites.round(model, number)
@@ -128,7 +127,7 @@ def in_two_processes(loop: BareLoop) -> float:
     before = torch.get_num_threads()
     try:
         sites = Sites(loop, loop.cohorts[0::2])
-        model = parameters_to_vector(sites.module.parameters()).detach().clone()
+        model = flatten(sites.module)
         here.recv()
         started = time.perf_counter()
         for number in range(1, loop.study.training.rounds + 1):

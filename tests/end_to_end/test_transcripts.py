@@ -1,0 +1,71 @@
+"""Command-line transcripts: what a person types, and every line that comes back.
+
+`[...]` in an expected line stands for any text. Lines before `$` that begin with `#` are comments.
+"""
+
+import re
+import shlex
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from wardround_simulations.cli import app
+
+TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
+
+
+@dataclass
+class Command:
+    """One command of a transcript with the lines and exit code that it must give."""
+
+    arguments: list[str]
+    lines: list[str] = field(default_factory=list)
+    exit_code: int = 0
+
+
+def _read(file: Path) -> list[Command]:
+    commands: list[Command] = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("$ "):
+            commands.append(Command(shlex.split(line[2:])))
+        elif match := re.fullmatch(r"\[exit (\d+)\]", line):
+            commands[-1].exit_code = int(match.group(1))
+        elif line and not line.startswith("#"):
+            commands[-1].lines.append(line)
+    return commands
+
+
+def _run(arguments: list[str]) -> tuple[int, list[str]]:
+    if arguments == ["ls"]:
+        return 0, sorted(path.name for path in Path().iterdir())
+    assert arguments[0] == "wardround"
+    result = CliRunner().invoke(app, arguments[1:], catch_exceptions=False)
+    return result.exit_code, result.output.splitlines()
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch, study_file, hospitals):
+    """A working folder with `small.toml` and `data`, and a cache of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WARDROUND_CACHE", "cache")
+    Path("cache").mkdir()
+
+
+@pytest.mark.usefixtures("desk")
+@pytest.mark.parametrize("file", sorted(TRANSCRIPTS.glob("*.txt")), ids=lambda f: f.stem)
+def test_transcript(file):
+    for command in _read(file):
+        if "cuda" in command.arguments and torch.cuda.is_available():
+            continue  # the refusal of a GPU that is there cannot be seen here
+        exit_code, lines = _run(command.arguments)
+        said = "\n".join(lines)
+        for line, expected in zip(lines, command.lines, strict=False):
+            pattern = ".*".join(map(re.escape, expected.split("[...]")))
+            assert re.fullmatch(pattern, line), f"{command.arguments}\n{said}"
+        assert len(lines) == len(command.lines), f"{command.arguments}\n{said}"
+        assert exit_code == command.exit_code, f"{command.arguments}\n{said}"
+    shutil.rmtree("cache")
