@@ -1,0 +1,37 @@
+"""The report of a run: one self-contained HTML file for clinicians and data-protection officers.
+
+`run` reads a run folder, `figures` draws, `markup` builds elements from text that is always
+escaped, `sections` are the parts of the page and `page` puts them together.
+"""
+
+from pathlib import Path
+
+from wardround_shared.errors import RunFolderError
+from wardround_simulations.report.page import page
+from wardround_simulations.report.run import read_run
+
+__all__ = ["write_report"]
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write `report.html` into a run folder and return its path.
+
+    The file has no script and asks the network for nothing. A part that the run folder lacks is
+    named in the report.
+
+    Raises:
+        RunFolderError: the folder holds no readable run, or cannot be written.
+    """
+    text = page(read_run(run_folder))
+    report = run_folder / "report.html"
+    unfinished = run_folder / ".report.html.unfinished"
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(report)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise RunFolderError(
+            f"{report}: the report cannot be written ({error.strerror}); free some space or check "
+            "who may write there."
+        ) from error
+    return report
