@@ -1,11 +1,13 @@
 """A site's own record of what it did in a run; it stays at the site."""
 
-import json
 import os
 import resource
 import sys
 from pathlib import Path
 from typing import Any
+
+from wardround_shared import json_lines
+from wardround_shared.errors import RunFolderError
 
 
 class Journal:
@@ -16,18 +18,19 @@ class Journal:
 
     def write(self, **line: Any) -> None:
         """Append a line, with the process that wrote it and its peak memory in MB."""
-        self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise RunFolderError(
+                f"The journal of this site cannot be written ({error.strerror})."
+            ) from error
         line |= {"pid": os.getpid(), "peak_rss_mb": peak_rss_mb()}
-        with self._file.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(line) + "\n")
+        json_lines.append(self._file, line)
 
     @staticmethod
     def read(folder: Path) -> list[dict[str, Any]]:
         """All lines of the journal in `folder`, oldest first; none if there is no journal."""
-        file = folder / "journal.jsonl"
-        if not file.is_file():
-            return []
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        return json_lines.read(folder / "journal.jsonl")
 
 
 def peak_rss_mb() -> float:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from wardround_server.rounds import RosterLine
+from wardround_shared import json_lines
 from wardround_shared.errors import RunFolderError
 
 STUDY = "study.toml"
@@ -73,13 +74,7 @@ class RunFolder:
         Raises:
             RunFolderError: the disk is full or the folder cannot be written.
         """
-        try:
-            with (self.path / name).open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(content, allow_nan=False) + "\n")
-        except OSError as error:
-            raise RunFolderError(
-                f"{self.path / name}: cannot be written ({error.strerror})."
-            ) from error
+        json_lines.append(self.path / name, content)
 
     def append_roster(self, line: RosterLine) -> None:
         """Append who took part in a round."""

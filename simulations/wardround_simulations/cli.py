@@ -15,6 +15,7 @@ from rich.console import Console
 
 from wardround_shared.errors import StudyError, WardroundError
 from wardround_shared.study import Study, load_study
+from wardround_simulations.backends import warm_pool
 
 app = typer.Typer(
     help="Wardround: one model learned across hospitals, and no record ever moved.",
@@ -87,6 +88,9 @@ def simulate(  # noqa: PLR0917 - the command's options
         overrides.append(f"training.rounds={rounds}")
     with _errors():
         chosen = load_study(find_study(study or EMBEDDED), overrides)
+        workers = workers or os.cpu_count() or 1
+        # Workers import torch while this process does.
+        pool = warm_pool(backend.value, workers=workers, device=device.value)
         from wardround_simulations.federation import Settings  # noqa: PLC0415 - imports torch
         from wardround_simulations.federation import simulate as run  # noqa: PLC0415
 
@@ -95,7 +99,7 @@ def simulate(  # noqa: PLR0917 - the command's options
             data=data,
             sites=sites,
             backend=backend.value,
-            workers=workers or os.cpu_count() or 1,
+            workers=workers,
             device=device.value,
             out=out,
             seed=seed,
@@ -103,7 +107,7 @@ def simulate(  # noqa: PLR0917 - the command's options
             noise_seed=noise_seed,
         )
         with _observer(chosen, json_=json_) as observer:
-            summary = run(settings, observer)
+            summary = run(settings, observer, pool=pool)
         report = _report(Path(summary["run"]))
     if json_:
         _print_json(summary)
@@ -221,6 +225,7 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
     ]
     lines += [f"  {drop['site']} was left out: {drop['why']}" for drop in dropped]
     for site, cohort in summary["cohorts"].items():
+        lines += [f"  {site} set aside {n}: {why}" for why, n in cohort["set_aside"].items()]
         lines += [f"  note on {site}: {note}" for note in cohort["notes"]]
     lines += [f"note: {note}" for note in summary["notes"]]
     lines.append(_metrics_line("all sites", summary["metrics"]))

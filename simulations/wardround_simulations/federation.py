@@ -10,7 +10,7 @@ import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,14 +28,14 @@ from wardround_client.site import Models, Site, Workplace
 from wardround_server.app import build_server_app
 from wardround_server.coordinator import Coordinator, Observer, Outcome, as_json
 from wardround_server.run_folder import STUDY, SUMMARY, RunFolder
-from wardround_shared.errors import RunError, StudyError
+from wardround_shared.errors import RunError, RunFolderError, StudyError
 from wardround_shared.privacy.accounting import SampledGaussian, epsilon_spent
 from wardround_shared.privacy.noise import InjectedNoise, SystemNoise
 from wardround_shared.study import PhantomData, Study
 from wardround_simulations.backends import BackendName, Node, ProcessPool, run
 from wardround_simulations.partitions import partition_of
 
-Status = Literal["complete", "interrupted", "failed"]
+Status = Literal["running", "complete", "interrupted", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +97,15 @@ class SiteClients:
         return build_client_app(site_of)
 
 
-def simulate(settings: Settings, observer: Observer) -> dict[str, Any]:
+def simulate(
+    settings: Settings, observer: Observer, *, pool: ProcessPool | None = None
+) -> dict[str, Any]:
     """Run a study and return what stands in the run folder's `summary.json`.
+
+    Args:
+        settings: what to run.
+        observer: is told how it goes.
+        pool: workers that were started early; closed at the end.
 
     Raises:
         WardroundError: of any kind; a run that had begun leaves its folder with the reason.
@@ -106,11 +113,11 @@ def simulate(settings: Settings, observer: Observer) -> dict[str, Any]:
     started = time.perf_counter()
     device = resolve_device(settings.device)
     with ExitStack() as stack:
-        pool = None
-        if settings.backend == "process":
+        if pool is None and settings.backend == "process":
             # Workers import torch while this process reads the data.
-            pool = ProcessPool(workers=settings.workers, device=device)
-            stack.enter_context(pool.start())
+            pool = ProcessPool(workers=settings.workers, device=device).start()
+        if pool is not None:
+            stack.enter_context(pool)
         cohorts = read_cohorts(settings)
         folder = RunFolder.create(settings.out or default_run_folder(settings.study.study.name))
         folder.write_text(STUDY, study_toml(settings.study))
@@ -228,6 +235,7 @@ class _Simulation:
             Node(node_id=number, name=cohort.site)
             for number, cohort in enumerate(self._cohorts.cohorts, start=1)
         ]
+        self._write("running")
         try:
             run(
                 self._settings.backend,
@@ -243,7 +251,9 @@ class _Simulation:
             self._write("interrupted", "Ctrl-C")
             raise
         except BaseException as error:
-            self._write("failed", str(error) or type(error).__name__)
+            # On a full disk the summary cannot be written either; it goes on saying "running".
+            with suppress(RunFolderError):
+                self._write("failed", str(error) or type(error).__name__)
             raise
         return self._write("complete")
 

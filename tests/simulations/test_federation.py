@@ -1,6 +1,7 @@
 """A whole federation in memory and over processes."""
 
 import json
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -216,3 +217,21 @@ def test_an_interrupt_leaves_a_run_folder_that_says_so(study_file, hospitals, tm
     assert summary["status"] == "interrupted"
     assert summary["rounds"] == 2
     assert summary["privacy"]["epsilon"]["north"] > 0, "what was spent is said even so"
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_run_goes_on(study_file, hospitals, tmp_path):
+    class Killer(Silent):
+        def closed(self, line, metrics_before, seconds):
+            super().closed(line, metrics_before, seconds)
+            if line.round == 1:
+                multiprocessing.active_children()[0].kill()
+
+    watcher = Killer()
+    settings = _settings(
+        study_file, hospitals, tmp_path / "run", "privacy.mechanism=none", backend="process"
+    )
+    summary = simulate(settings, watcher)
+    assert summary["status"] == "complete"
+    # The kill is noticed before or while a site is served; at most that one site is missing.
+    assert sum(len(line.dropped) for line in watcher.closed_rounds) <= 1
+    assert all("signal 9" in drop["why"] for drop in summary["dropped"])

@@ -7,7 +7,7 @@ agree to the last bit, since every site's arithmetic runs on one torch thread.
 This module imports neither Flower nor torch, so that a command can start its workers first and
 load those while they warm up::
 
-    with ProcessPool(workers=2, device="cpu").start() as pool:
+    with ProcessPool(workers=2, device="cpu").start() as pool:  # or warm_pool(...)
         ...                     # read the study, build the cohorts
         run("process", ..., pool=pool)
 """
@@ -18,6 +18,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from wardround_simulations.backends.pool import ProcessPool
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
     from flwr.serverapp import ServerApp
 
-__all__ = ["BackendName", "ClientFactory", "Node", "ProcessPool", "run"]
+__all__ = ["BackendName", "ClientFactory", "Node", "ProcessPool", "run", "warm_pool"]
 
 # Flower reads this when it is first imported, here and in every worker.
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
@@ -56,6 +57,24 @@ class ClientFactory(Protocol):
     def __call__(self, device: str) -> ClientApp:
         """Return the client app that serves any site on `device` ("cpu", "cuda" or "cuda:1")."""
         ...
+
+
+def warm_pool(
+    backend: BackendName, *, workers: int, device: Literal["auto", "cpu", "cuda"]
+) -> ProcessPool | None:
+    """Start workers before torch is imported, if that is what the backend needs.
+
+    Nothing is started where a GPU might be used: which device it will be is known only to torch.
+    """
+    if backend != "process" or device == "cuda":
+        return None
+    if device == "auto" and any(Path(driver).exists() for driver in _GPU_DRIVERS):
+        return None
+    return ProcessPool(workers=workers, device="cpu").start()
+
+
+# Device files of NVIDIA's driver, on Linux and under Windows.
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 
 
 def run(

@@ -18,7 +18,11 @@ from typing import Any
 from wardround_simulations.backends.worker import work
 
 # Imported once by the fork server, and with that in every worker from its first moment.
-_PRELOAD = ["torch", "wardround_client.app", "wardround_simulations.backends.answer"]
+# The first step of a torch optimiser imports torch._dynamo, which takes most of a second.
+_PRELOAD = [
+    *("torch", "torch._dynamo"),
+    *("wardround_client.app", "wardround_simulations.backends.answer"),
+]
 
 _main_module_lock = threading.Lock()
 

@@ -56,9 +56,7 @@ def write_radiograph(
     image.save_as(path, enforce_file_format=True)
 
 
-def _identify(
-    image: Dataset, *, patient: str, institution: str, names: tuple[object, ...]
-) -> None:
+def _identify(image: Dataset, *, patient: str, institution: str, names: tuple[object, ...]) -> None:
     """Patient, study, series and SOP common modules (PS3.3 C.7.1 to C.7.3, C.12.1)."""
     image.SOPClassUID = SecondaryCaptureImageStorage
     image.SOPInstanceUID = derived_uid("image", *names)

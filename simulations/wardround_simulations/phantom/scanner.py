@@ -112,7 +112,7 @@ _KINDS = (
         inverted=False,
         slope=0.25,
         intercept=8192.0,
-        transfer_syntax=RLELossless,
+        transfer_syntax=ExplicitVRLittleEndian,
         gamma=-0.15,
         contrast=0.60,
         noise=0.030,
@@ -121,13 +121,14 @@ _KINDS = (
     ),
     Scanner(
         manufacturer="Pelican Health",
+        # Ten bits: run-length encoding shortens the upper byte, whatever the lower one holds.
         model="Portable CR 10",
         bits=10,
         signed=False,
         inverted=True,
         slope=2.0,
         intercept=-512.0,
-        transfer_syntax=ExplicitVRLittleEndian,
+        transfer_syntax=RLELossless,
         gamma=0.15,
         contrast=0.82,
         noise=0.060,
@@ -191,7 +192,8 @@ def _grain(rng: np.random.Generator, size: int) -> Map:
     total = rng.random((size, size))
     for _ in range(3):
         total = total + rng.random((size, size))
-    return (total - 2.0) * np.sqrt(3.0)
+    grain: Map = (total - 2.0) * np.sqrt(3.0)
+    return grain
 
 
 def _shuttered(image: Map, share: float) -> Map:

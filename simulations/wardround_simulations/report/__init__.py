@@ -1,7 +1,7 @@
 """The report of a run: one self-contained HTML file for clinicians and data-protection officers.
 
 `run` reads a run folder, `figures` draws, `markup` builds elements from text that is always
-escaped, `sections` are the parts of the page and `page` puts them together.
+escaped, `learning` and `conduct` are the parts of the page and `page` puts them together.
 """
 
 from pathlib import Path

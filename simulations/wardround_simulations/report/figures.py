@@ -15,20 +15,22 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from wardround_simulations.report.markup import Markup, element, joined
+from wardround_simulations.report.markup import Markup, element
 
-_INK, _FAINT, _OVERALL = "#010101", "#020202", "#030303"
+_INK, _FAINT, _OVERALL, _EDGE = "#010101", "#020202", "#030303", "#050505"
 _LINES = tuple(f"#0400{i:02x}" for i in range(8))
 _VARIABLES = {
     _INK: "var(--ink)",
     _FAINT: "var(--faint)",
     _OVERALL: "var(--overall)",
+    _EDGE: "var(--edge)",
     **{colour: f"var(--line-{i})" for i, colour in enumerate(_LINES)},
 }
 _DASHES = ("-", "--", "-.", ":")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9,
     "svg.fonttype": "none",
@@ -41,8 +43,8 @@ _STYLE = {
     "axes.spines.top": False,
     "xtick.color": _INK,
     "ytick.color": _INK,
-    "grid.color": _FAINT,
-    "grid.linewidth": 0.4,
+    "grid.color": _EDGE,
+    "grid.linewidth": 0.6,
     "axes.grid": True,
 }
 # With more sites than this, single colours cannot be told apart and all sites are drawn alike.
@@ -87,11 +89,15 @@ def line_chart(
         if diagonal:
             axes.plot((0, 1), (0, 1), color=_FAINT, linewidth=1)
         for index, line in enumerate(lines):
-            axes.plot(line.x, line.y, marker="o" if markers else None, markersize=3, **_look(index, line, many))
+            axes.plot(
+                line.x,
+                line.y,
+                marker="o" if markers else None,
+                markersize=3,
+                **_look(index, line, many),
+            )
         svg = _svg(figure, title, alternative)
-    return element(
-        "figure", element("figcaption", title), svg, _key(lines, many), class_="chart"
-    )
+    return element("figure", element("figcaption", title), svg, _key(lines, many), class_="chart")
 
 
 def bar_chart(
@@ -130,16 +136,14 @@ def _key(lines: Sequence[Line], many: bool) -> Markup:
 def _sample(look: dict[str, Any]) -> Markup:
     dashes = {"-": "none", "--": "6 3", "-.": "7 2 2 2", ":": "2 2"}[look.get("linestyle", "-")]
     stroke = f"stroke:{_VARIABLES[look['color']]};stroke-width:{look['linewidth'] + 0.6}"
-    line = element(
-        "line", x1="0", y1="5", x2="28", y2="5", style=stroke, stroke_dasharray=dashes
-    )
+    line = element("line", x1="0", y1="5", x2="28", y2="5", style=stroke, stroke_dasharray=dashes)
     return element("svg", line, viewBox="0 0 28 10", class_="sample", aria_hidden="true")
 
 
 @contextmanager
 def _axes(x_label: str, y_label: str, *, square: bool) -> Iterator[tuple[Figure, Any]]:
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(4.0, 3.8 if square else 2.9), layout="constrained")
+        figure = Figure(figsize=(3.4, 3.3 if square else 2.6), layout="constrained")
         axes = figure.add_subplot()
         axes.set_axisbelow(True)
         axes.set_xlabel(x_label)
@@ -149,7 +153,7 @@ def _axes(x_label: str, y_label: str, *, square: bool) -> Iterator[tuple[Figure,
             axes.set_ylim(-0.02, 1.02)
             axes.set_aspect("equal")
         else:
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         yield figure, axes
 
 
@@ -167,5 +171,9 @@ def _svg(figure: Figure, title: str, alternative: str) -> Markup:
         body = body.replace(colour, variable)
     view = re.search(r'viewBox="([^"]+)"', drawing)
     assert view is not None, "matplotlib writes a viewBox"
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{view[1]}" role="img" aria-labelledby="{prefix}-alt">'
-    return Markup(head + joined(element("title", alternative, id=f"{prefix}-alt")) + body)
+    title_id = f"{prefix}-alt"
+    head = (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{view[1]}" role="img" aria-labelledby="{title_id}">'
+    )
+    return Markup(head + element("title", alternative, id=title_id) + body)

@@ -5,6 +5,7 @@ other string is escaped. So a hospital called `<script>` stays a name.
 """
 
 import html
+from collections.abc import Sequence
 
 
 class Markup(str):
@@ -14,6 +15,11 @@ class Markup(str):
 
 
 Child = str | Markup | None
+
+# Shown where a number is not defined.
+UNDEFINED = "\N{EN DASH}"
+# A table with more rows is folded away until it is asked for.
+LONG = 24
 
 
 def escaped(text: Child) -> Markup:
@@ -46,7 +52,7 @@ def element(name: str, *children: Child, **attributes: str | bool) -> Markup:
 
 
 def table(
-    caption: str, head: tuple[str, ...], rows: list[tuple[Child, ...]], *, text_columns: int = 1
+    caption: str, head: tuple[str, ...], rows: Sequence[tuple[Child, ...]], *, text_columns: int = 1
 ) -> Markup:
     """A table with a caption, column headers and a header for each row.
 
@@ -68,7 +74,10 @@ def table(
         element(
             "tr",
             element("th", row[0], scope="row"),
-            *(element("td", cell, class_=kind) for cell, kind in zip(row[1:], kinds[1:], strict=True)),
+            *(
+                element("td", cell, class_=kind)
+                for cell, kind in zip(row[1:], kinds[1:], strict=True)
+            ),
         )
         for row in rows
     ]
@@ -76,7 +85,7 @@ def table(
         "div",
         element(
             "table",
-            element("caption", caption),
+            element("caption", element("span", caption)),
             element("thead", header),
             element("tbody", *body),
         ),
@@ -85,3 +94,51 @@ def table(
         aria_label=caption,
         tabindex="0",
     )
+
+
+def section(title: str, *children: Child) -> Markup:
+    """A titled part of the page."""
+    anchor = title.lower().replace(" ", "-")
+    return element("section", element("h2", title, id=anchor), *children, aria_labelledby=anchor)
+
+
+def folded(content: Markup, rows: int) -> Markup:
+    """The table as it is, or folded away if it has too many rows to read past."""
+    if rows <= LONG:
+        return content
+    return element("details", element("summary", "Show the table"), content)
+
+
+def paragraph(text: str) -> Markup:
+    """A paragraph."""
+    return element("p", text)
+
+
+def note(text: str) -> Markup:
+    """A paragraph that stands out."""
+    return element("p", text, class_="note")
+
+
+def definitions(words: dict[str, str]) -> Markup:
+    """Words and what they mean, a line each."""
+    pairs = [joined(element("dt", word), element("dd", meaning)) for word, meaning in words.items()]
+    return element("dl", *pairs)
+
+
+def listing(items: list[str]) -> Child:
+    """Nothing, one item, or a list of them."""
+    if not items:
+        return "none"
+    if len(items) == 1:
+        return items[0]
+    return element("ul", *(element("li", item) for item in items))
+
+
+def figure(value: float | None, form: str = ".3f") -> str:
+    """A number for people; an en dash where it is not defined."""
+    return UNDEFINED if value is None else format(value, form)
+
+
+def whole(value: float | None) -> str:
+    """A count for people, with thin spaces between thousands."""
+    return UNDEFINED if value is None else f"{value:,.0f}".replace(",", "\u202f")

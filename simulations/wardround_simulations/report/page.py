@@ -2,8 +2,8 @@
 
 from importlib.resources import files
 
-from wardround_simulations.report import sections
-from wardround_simulations.report.markup import Markup, element, joined
+from wardround_simulations.report import conduct, learning
+from wardround_simulations.report.markup import Markup, element, figure, section, whole
 from wardround_simulations.report.run import Run
 
 # No script, no request: whatever a name contains, the browser has nothing that it may fetch or run.
@@ -17,15 +17,15 @@ _STATUS = {
 def page(run: Run) -> str:
     """The whole report as one HTML document."""
     parts = [
-        sections.performance(run),
-        sections.history(run),
-        sections.curves(run),
-        sections.confusions(run),
-        sections.privacy(run),
-        sections.participation(run),
-        sections.cohorts(run),
-        sections.time(run),
-        sections.study(run),
+        learning.performance(run),
+        learning.history(run),
+        learning.curves(run),
+        learning.confusions(run),
+        conduct.privacy(run),
+        conduct.participation(run),
+        conduct.cohorts(run),
+        conduct.time(run),
+        conduct.study(run),
     ]
     title = f"{run.study}: report of a federated study"
     head = element(
@@ -89,7 +89,7 @@ def _missing(run: Run) -> Markup | None:
     if not run.missing:
         return None
     items = (element("li", text) for text in run.missing)
-    return sections.section("Not in this run folder", element("ul", *items))
+    return section("Not in this run folder", element("ul", *items))
 
 
 def _score(run: Run) -> str:
@@ -97,7 +97,7 @@ def _score(run: Run) -> str:
         value = run.metrics.get(key)
         if value is not None:
             n = run.metrics.get("n")
-            return f" with {name} {value:.3f} on {sections.whole(n)} validation examples"
+            return f" with {name} {value:.3f} on {whole(n)} validation examples"
     return ""
 
 
@@ -112,7 +112,7 @@ def _protection(run: Run) -> str:
         return f"with {privacy.mechanism}, of which no site recorded a spending"
     return (
         f"with differential privacy ({privacy.mechanism} per {privacy.unit}, epsilon at most "
-        f"{largest:.2f} at delta {sections.figure(privacy.delta, '.3g')})"
+        f"{largest:.2f} at delta {figure(privacy.delta, '.3g')})"
     )
 
 

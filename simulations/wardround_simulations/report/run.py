@@ -144,7 +144,14 @@ def read_run(folder: Path) -> Run:
         history = tuple(_round(line) for line in _lines(folder / "rounds.jsonl", missing))
         roster = tuple(_roster_line(line) for line in _lines(folder / "roster.jsonl", missing))
         site_history = _site_history(folder / "sites", missing)
-        return _run(summary, _study_text(folder, missing), history, roster, site_history, missing)
+        return _run(
+            summary,
+            study_text=_study_text(folder, missing),
+            history=history,
+            roster=roster,
+            site_history=site_history,
+            missing=missing,
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunFolderError(
             f"{folder}: a file of this run is not as this version of wardround writes it "
@@ -154,6 +161,7 @@ def read_run(folder: Path) -> Run:
 
 def _run(
     summary: Mapping[str, Any],
+    *,
     study_text: str,
     history: tuple[Round, ...],
     roster: tuple[RosterLine, ...],
