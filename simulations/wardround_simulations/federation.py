@@ -140,7 +140,7 @@ def read_cohorts(settings: Settings) -> CohortSet:
             f"The study {study.study.name} needs data: say where its files lie with --data PATH."
         )
     sites = settings.sites
-    if sites is None and study.data.site is None and not isinstance(study.data, PhantomData):
+    if sites is None and study.data.site is None:
         sites = study.simulation.sites
         if sites is None:
             raise StudyError(

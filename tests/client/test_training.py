@@ -146,7 +146,7 @@ def test_private_training_works_for_any_cohort_and_batch(examples, batch):
     assert np.isfinite(delta).all()
     assert np.abs(delta).max() > 0
     assert type(module) is nn.Linear
-    assert not [hook for hook in module._forward_hooks]
+    assert not module._forward_hooks
 
 
 def test_without_validation_examples_the_counts_are_zero():

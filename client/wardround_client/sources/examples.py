@@ -12,7 +12,7 @@ from wardround_client.sources.cells import canonical, each, identifier, marks
 from wardround_client.sources.index import Cells, Index
 from wardround_client.sources.records import SetAside
 from wardround_shared.errors import CohortError, DataError, StudyError
-from wardround_shared.study import Data, SiteKey, Study
+from wardround_shared.study import IndexedData, SiteKey, Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Selection:
 
 
 def fulfilling(
-    index: Index, data: Data, columns: Sequence[str]
+    index: Index, data: IndexedData, columns: Sequence[str]
 ) -> tuple[list[int], tuple[str, ...]]:
     """Rows that fulfil the study's `where` on these columns, and a note on the others.
 
@@ -58,6 +58,12 @@ def fulfilling(
     return rows, (f"data.where ({', '.join(columns)}) leaves out {left_out} of {len(index)} rows.",)
 
 
+def section(study: Study) -> IndexedData:
+    """The study's data section; phantoms have been replaced by the files that they are."""
+    assert isinstance(study.data, IndexedData)
+    return study.data
+
+
 def select(index: Index, study: Study) -> Selection:
     """Apply `where`, read label, patient and site, and thin out by `max-per-patient`.
 
@@ -67,7 +73,7 @@ def select(index: Index, study: Study) -> Selection:
         StudyError: the site pattern is no regular expression with a group, or a label's text
             means two classes.
     """
-    data = study.data
+    data = section(study)
     rows, notes = fulfilling(index, data, [*data.where])
     sites, patients = site_of_rows(index, data), patient_of_rows(index, data)
     labels = _labels(index, rows, study)
@@ -101,14 +107,14 @@ def _reason(
 # --- site and patient ------------------------------------------------------------------------
 
 
-def patient_of_rows(index: Index, data: Data) -> Cells:
+def patient_of_rows(index: Index, data: IndexedData) -> Cells:
     """Patient key of each row; without a patient column each row is a patient of its own."""
     if data.patient is None:
         return index.identities
     return each(index.column(data.patient), identifier)
 
 
-def site_of_rows(index: Index, data: Data) -> list[str | None]:
+def site_of_rows(index: Index, data: IndexedData) -> list[str | None]:
     """Hospital of each row, or None throughout where the study names no site key."""
     if data.site is None:
         return [None] * len(index)
@@ -139,7 +145,7 @@ def _first_folder(path: str) -> str:
     return parts[0]
 
 
-def _empty_sites(index: Index, data: Data, there: set[str | None]) -> list[str]:
+def _empty_sites(index: Index, data: IndexedData, there: set[str | None]) -> list[str]:
     """A note for every site that the files name and that has no example in the study."""
     named = {site for site in site_of_rows(index, data) if site}
     if data.site and data.site.file:
@@ -148,7 +154,7 @@ def _empty_sites(index: Index, data: Data, there: set[str | None]) -> list[str]:
     return [f"site {site} has no example in this study and is left out." for site in empty]
 
 
-def _broken(index: Index, data: Data) -> list[SetAside]:
+def _broken(index: Index, data: IndexedData) -> list[SetAside]:
     by_file = data.site is not None and data.site.file is not None
     return [
         SetAside(
@@ -165,7 +171,7 @@ def _broken(index: Index, data: Data) -> list[SetAside]:
 
 def _labels(index: Index, rows: Sequence[int], study: Study) -> list[int | None]:
     """Class of each of the rows, or None where the label is missing."""
-    data, classes = study.data, study.study.classes
+    data, classes = section(study), study.study.classes
     meaning, missing = _meaning(study), marks(data.missing)
     cells = index.column(data.label.column)
     labels: list[int | None] = []

@@ -17,9 +17,9 @@ from wardround_client.sources.cells import each, identifier
 from wardround_client.sources.files import confine, file_fault, relative
 from wardround_shared.errors import DataError, StudyError
 from wardround_shared.study import (
-    Data,
     DicomData,
     ImagesData,
+    IndexedData,
     Join,
     SignalsData,
     TableData,
@@ -95,7 +95,7 @@ class Index:
         return dataclasses.replace(self, notes=(*self.notes, *notes))
 
 
-def columns_read(data: Data) -> tuple[str, ...]:
+def columns_read(data: IndexedData) -> tuple[str, ...]:
     """Names of the columns that the study reads, each once."""
     names = [data.label.column, *data.where, *(join.on for join in data.join)]
     names += [data.patient] if data.patient else []
@@ -124,7 +124,7 @@ class _Table:
     broken: list[int]
 
 
-def table_index(data: Data, folder: Path, files: Sequence[Path]) -> Index:
+def table_index(data: IndexedData, folder: Path, files: Sequence[Path]) -> Index:
     """Read the study's tables, one below the other, and join the further ones.
 
     Raises:
@@ -172,7 +172,7 @@ def _distinct(contents: Iterator[str]) -> Iterator[str]:
         yield f"{content}#{seen[content]}"
 
 
-def _read_table(path: Path, data: Data, wanted: Sequence[str], *, header: bool) -> _Table:
+def _read_table(path: Path, data: IndexedData, wanted: Sequence[str], *, header: bool) -> _Table:
     if len(data.delimiter) != 1:
         raise StudyError(f"data.delimiter: {data.delimiter!r} is not one character.")
     try:
@@ -214,7 +214,7 @@ def _rows(path: Path, reader: "_csv.Reader", names: Cells, wanted: Sequence[str]
 # --- joins -----------------------------------------------------------------------------------
 
 
-def join_files(data: Data, folder: Path) -> tuple[Path, ...]:
+def join_files(data: IndexedData, folder: Path) -> tuple[Path, ...]:
     """Files of the study's joins.
 
     Raises:
@@ -228,7 +228,7 @@ def join_files(data: Data, folder: Path) -> tuple[Path, ...]:
     return tuple(folder / join.file for join in data.join)
 
 
-def joined(index: Index, data: Data, folder: Path) -> Index:
+def joined(index: Index, data: IndexedData, folder: Path) -> Index:
     """Add the columns of the study's joins, in their order.
 
     Where both tables have a column, that of the earlier table holds. A row whose key the joined
@@ -242,7 +242,7 @@ def joined(index: Index, data: Data, folder: Path) -> Index:
     return index
 
 
-def _join(index: Index, join: Join, data: Data, folder: Path) -> Index:
+def _join(index: Index, join: Join, data: IndexedData, folder: Path) -> Index:
     table = _read_table(folder / join.file, data, columns_read(data), header=True)
     if join.on not in table.columns:
         raise DataError(

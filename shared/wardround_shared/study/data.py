@@ -65,17 +65,29 @@ class Feature(Section):
         return self
 
 
-class _Data(Section):
-    """What every source shares: an index table that gives label, patient and site per example.
+class _Cohort(Section):
+    """How a cohort is made of the examples, whatever their source.
+
+    Attributes:
+        validation_fraction: share of patients set aside for validation.
+        unreadable_share: more than this share of unreadable examples stops the run.
+        max_per_patient: keep at most this many examples of one patient (none: all).
+    """
+
+    label: Label
+    validation_fraction: Fraction = 0.2
+    unreadable_share: float = Field(default=0.05, ge=0.0, le=1.0)
+    max_per_patient: int | None = Field(default=None, ge=1)
+
+
+class IndexedData(_Cohort):
+    """An index table that gives label, patient and site of each example.
 
     Attributes:
         table: glob patterns, relative to the data folder, of the files that make up the index.
         header: whether the first line names the columns; without it `columns` does.
         where: keep only rows whose cell is one of the given texts.
         patient: column of the patient key; without it each example is a patient of its own.
-        validation_fraction: share of patients set aside for validation.
-        unreadable_share: more than this share of unreadable examples stops the run.
-        max_per_patient: keep at most this many examples of one patient (none: all).
     """
 
     table: tuple[str, ...] = ()
@@ -85,28 +97,24 @@ class _Data(Section):
     missing: tuple[str, ...] = ("",)
     join: tuple[Join, ...] = ()
     where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    label: Label
     patient: str | None = None
     site: SiteKey | None = None
-    validation_fraction: Fraction = 0.2
-    unreadable_share: float = Field(default=0.05, ge=0.0, le=1.0)
-    max_per_patient: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
-    def _columns_or_header(self) -> "_Data":
+    def _columns_or_header(self) -> "IndexedData":
         if self.header == bool(self.columns):
             raise ValueError("give columns exactly when header = false")
         return self
 
 
-class TableData(_Data):
+class TableData(IndexedData):
     """`source = "table"`: the rows of the index table are the examples."""
 
     source: Literal["table"]
     features: tuple[Feature, ...] = Field(min_length=1)
 
 
-class ImagesData(_Data):
+class ImagesData(IndexedData):
     """`source = "images"`: PNG or JPEG files named in `file`, or npz `arrays`.
 
     With `arrays` (glob patterns of npz files) the images are every array whose name matches the
@@ -127,7 +135,7 @@ class ImagesData(_Data):
         return self
 
 
-class DicomData(_Data):
+class DicomData(IndexedData):
     """`source = "dicom"`: a folder tree of DICOM files, named by `file` in the label table.
 
     Attributes:
@@ -140,7 +148,7 @@ class DicomData(_Data):
     voi: bool = False
 
 
-class WfdbData(_Data):
+class WfdbData(IndexedData):
     """`source = "wfdb"`: WFDB records named (without ending) in column `record`.
 
     Attributes:
@@ -161,7 +169,7 @@ class WfdbData(_Data):
     relative_to_patient: tuple[str, ...] = ()
 
 
-class SignalsData(_Data):
+class SignalsData(IndexedData):
     """`source = "signals"`: beats or windows in npz `arrays`.
 
     Attributes:
@@ -181,7 +189,7 @@ class SignalsData(_Data):
     relative_to_patient: tuple[str, ...] = ()
 
 
-class PhantomData(_Data):
+class PhantomData(_Cohort):
     """`source = "phantom"`: seeded chest phantoms, written as real DICOM files on the spot.
 
     Attributes:
@@ -195,6 +203,11 @@ class PhantomData(_Data):
     sites: int = Field(default=4, ge=1, le=64)
     patients_per_site: int = Field(default=240, ge=4)
     size: int = Field(default=64, ge=32, le=512)
+
+    @property
+    def site(self) -> SiteKey:
+        """The table that is written with the files names the hospital."""
+        return SiteKey(column="site")
 
 
 Data = Annotated[
