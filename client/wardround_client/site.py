@@ -5,8 +5,10 @@ L = metric counts, S = summed statistics.
 """
 
 import dataclasses
+import hashlib
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,7 @@ from wardround_client.account import Account
 from wardround_client.cohort import Cohort
 from wardround_client.journal import Journal
 from wardround_client.prepared import prepare
+from wardround_client.secure import SecureMember
 from wardround_client.training import (
     Examples,
     LocalTraining,
@@ -29,12 +32,24 @@ from wardround_client.training import (
     train,
 )
 from wardround_shared import __version__
-from wardround_shared.errors import ProtocolError
+from wardround_shared.errors import PrivacyError, ProtocolError
 from wardround_shared.evaluation import metrics
-from wardround_shared.messages import Floats, GlobalModel, Greeting, Header
+from wardround_shared.messages import (
+    CLASS_COUNTS,
+    EVALUATE,
+    MASK_REQUEST,
+    STATISTICS,
+    TRAIN,
+    Floats,
+    GlobalModel,
+    Greeting,
+    Header,
+    add_secure,
+)
 from wardround_shared.models import build_model, unflatten_
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.privacy.noise import NoiseSource
+from wardround_shared.secure_aggregation import RandomBytes
 from wardround_shared.study import Study
 
 
@@ -45,12 +60,29 @@ class Workplace:
     Attributes:
         seed: of the shuffling; noise never depends on it.
         noise: where DP noise and Poisson sampling come from.
+        repeatable: whether the rounding of secure aggregation follows the seed as well; for
+            simulations, whose result can then be repeated to the last bit.
     """
 
     study: Study
     device: torch.device
     seed: int
     noise: NoiseSource
+    repeatable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A request as a site received it, apart from the model.
+
+    Attributes:
+        secure: messages of secure aggregation that came with it.
+        digest: SHA-256 over all that is not secure aggregation.
+    """
+
+    header: Header
+    secure: Mapping[str, bytes]
+    digest: bytes
 
 
 class Models:
@@ -95,12 +127,14 @@ class Site:
         workplace: Workplace,
         models: Models,
         journal: Journal,
+        member: Callable[[], SecureMember] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._cohort = cohort
         self._workplace = workplace
         self._models = models
         self._journal = journal
+        self._member = member
         self._clock = clock
         self._recipe = Recipe(workplace.study)
         self._shapes = tuple(tuple(array.shape[1:]) for array in cohort.arrays)
@@ -123,27 +157,29 @@ class Site:
             Greeting(site=self._cohort.site, software=__version__, shapes=self._shapes)
         )
 
-    def class_counts(self) -> RecordDict:
+    def class_counts(self, request: Request) -> RecordDict:
         """Training examples of each class [K]."""
         classes = len(self._workplace.study.study.classes)
         counts = np.bincount(self._cohort.labels[self._cohort.train], minlength=classes)
-        return outbound.sums(counts.astype(np.float64))
+        return self._sums(CLASS_COUNTS, request, counts.astype(np.float64))
 
-    def statistics(self, model: GlobalModel) -> RecordDict:
+    def statistics(self, request: Request, model: GlobalModel) -> RecordDict:
         """Sums over the training split that the next fitted preprocessing step needs [S]."""
         training_split = tuple(array[self._cohort.train] for array in self._cohort.arrays)
-        return outbound.sums(self._recipe.statistics(training_split, model.fitted))
+        sums = self._recipe.statistics(training_split, model.fitted)
+        return self._sums(STATISTICS, request, sums)
 
-    def train(self, header: Header, model: GlobalModel, state: RecordDict) -> RecordDict:
+    def train(self, request: Request, model: GlobalModel, state: RecordDict) -> RecordDict:
         """Evaluate the received model, train it, and form the one vector that leaves.
 
         Args:
-            header: of the request.
+            request: as it came.
             model: the global model.
             state: the node's own state; holds the privacy account.
         """
+        masking = self._masking(TRAIN, request)
         started = self._clock()
-        study, cohort = self._workplace.study, self._cohort
+        study, cohort, header = self._workplace.study, self._cohort, request.header
         module, examples = self._load(model)
         counts = self._validate(module, examples)
         evaluated = self._clock()
@@ -157,29 +193,87 @@ class Site:
             protection=protection,
         )
         delta = train(module, examples, torch.from_numpy(cohort.train), settings)
-        answer = outbound.update(delta=delta, weight=len(cohort.train), counts=counts)
+        trained = self._clock()
         self._write(
             header,
             counts,
             evaluation_seconds=evaluated - started,
-            training_seconds=self._clock() - evaluated,
+            training_seconds=trained - evaluated,
             privacy=spent,
         )
-        return answer
+        weight = len(cohort.train)
+        if masking is None:
+            return outbound.update(delta=delta, weight=weight, counts=counts)
+        return outbound.masked_update(masking, delta=delta, weight=weight, counts=counts)
 
-    def evaluate(self, header: Header, model: GlobalModel) -> RecordDict:
+    def evaluate(self, request: Request, model: GlobalModel) -> RecordDict:
         """Metric counts of the received model on the validation split."""
         started = self._clock()
         counts = self._validate(*self._load(model))
         self._write(
-            header,
+            request.header,
             counts,
             final_counts=counts.tolist(),
             evaluation_seconds=self._clock() - started,
         )
-        return outbound.sums(counts)
+        return self._sums(EVALUATE, request, counts)
+
+    # --- exchanges of secure aggregation that need no data --------------------------------------
+
+    def set_up(self, request: Request) -> RecordDict:
+        """Keys, or shares, for the next secure sum."""
+        return add_secure(RecordDict(), self._secure().set_up(request.secure))
+
+    def confirm(self, request: Request) -> RecordDict:
+        """Signature over the survivors of a secure sum, and shares for the next."""
+        return add_secure(RecordDict(), self._secure().confirm(request.secure))
+
+    def unmask(self, request: Request) -> RecordDict:
+        """One share of each site of a secure sum."""
+        return add_secure(RecordDict(), self._secure().unmask(request.secure))
 
     # --- parts -------------------------------------------------------------------------------
+
+    def _secure(self) -> SecureMember:
+        """Read anew for each request: another process may have answered the last one."""
+        if self._member is None:
+            raise PrivacyError("This site does not take part in secure aggregation in this run.")
+        return self._member()
+
+    def _rounding(self, message_type: str, round_number: int) -> RandomBytes:
+        """Where the chances of stochastic rounding come from in one answer."""
+        if not self._workplace.repeatable:
+            return os.urandom
+        label = (
+            f"{message_type}/{local_seed(self._workplace.seed, self._cohort.site, round_number)}"
+        )
+        return lambda size: hashlib.shake_256(f"wardround/rounding/{label}".encode()).digest(size)
+
+    def _masking(self, message_type: str, request: Request) -> outbound.Masking | None:
+        """How this answer is masked; None only if the study says that it is sent in the clear.
+
+        Raises:
+            PrivacyError: the study demands secure aggregation and the request does not bring it.
+        """
+        if not self._workplace.study.aggregation.secure:
+            return None
+        if MASK_REQUEST not in request.secure:
+            raise PrivacyError(
+                "The server asks for an answer in the clear; the study demands secure aggregation."
+            )
+        return outbound.Masking(
+            study=self._workplace.study,
+            member=self._secure(),
+            rounding=self._rounding(message_type, request.header.round),
+            received=request.secure,
+            digest=request.digest,
+        )
+
+    def _sums(self, message_type: str, request: Request, values: Floats) -> RecordDict:
+        masking = self._masking(message_type, request)
+        if masking is None:
+            return outbound.sums(values)
+        return outbound.masked_sums(masking, message_type, values)
 
     def _load(self, model: GlobalModel) -> tuple[nn.Module, Examples]:
         module = self._models.load(self._shapes, model)

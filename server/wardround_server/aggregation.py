@@ -29,12 +29,14 @@ class Sum:
         weight: the sum of weights.
         counts: float64 [L], the sum of metric counts.
         sites: number of updates in the sum.
+        clamped: values that were cut off at the study's bound (secure aggregation only).
     """
 
     delta: Floats
     weight: float
     counts: Floats
     sites: int
+    clamped: int = 0
 
 
 class RunningSum:

@@ -7,58 +7,43 @@ P = model parameters, L = metric counts, K = classes.
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
+from flwr.app import RecordDict
 
-from wardround_server.aggregation import RunningSum, Sum
-from wardround_server.exchange import Answer, Exchange
+from wardround_server.aggregation import Sum
+from wardround_server.exchange import Exchange
+from wardround_server.greeting import greet
+from wardround_server.observer import Metrics, Observer
 from wardround_server.optimisers import Parameters, server_optimiser
-from wardround_server.rounds import Dropped, RosterLine, Round
+from wardround_server.plain_sums import PlainSums
+from wardround_server.rounds import Dropped
 from wardround_server.run_folder import CHECKPOINT, MODEL, ROUNDS, RunFolder
+from wardround_server.secure_sums import SecureSums
+from wardround_server.summation import Summation
 from wardround_shared import __version__
-from wardround_shared.errors import NotEnoughSitesError, ProtocolError
+from wardround_shared.errors import NotEnoughSitesError, PrivacyError
 from wardround_shared.evaluation import counts_length, metrics
 from wardround_shared.messages import (
     CLASS_COUNTS,
     EVALUATE,
-    HELLO,
     STATISTICS,
-    TRAIN,
     Fitted,
     Floats,
     GlobalModel,
-    Greeting,
     Header,
     Shapes,
-    header_record,
     model_record,
-    read_greeting,
-    read_sums,
-    read_update,
     shapes_text,
 )
 from wardround_shared.models import build_model, flatten, unflatten_
 from wardround_shared.preprocessing import Recipe
+from wardround_shared.secure_aggregation.roster import Roster, Terms
 from wardround_shared.study import Study
-
-Metrics = dict[str, Any]
-
-
-class Observer(Protocol):
-    """Who watches a run: a progress bar, plain lines, or a daemon's status."""
-
-    def joined(self, sites: Sequence[str], absent: Sequence[Dropped]) -> None:
-        """The sites that answered the first message, and those that did not."""
-
-    def answered(self, round_number: int, site: str, failure: str) -> None:
-        """A site answered in a round; `failure` is empty if all is well."""
-
-    def closed(self, line: RosterLine, metrics_before: Metrics, seconds: float) -> None:
-        """A round is over; the metrics describe the model that it started from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +76,7 @@ class Coordinator:
         seed: int,
         folder: RunFolder,
         observer: Observer,
+        roster: Roster | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare a run.
@@ -98,6 +84,7 @@ class Coordinator:
         Args:
             run: name of the run; goes into every message.
             seed: of the initial parameters.
+            roster: of the run; needed for secure aggregation.
         """
         self._study = study
         self._run = run
@@ -117,6 +104,8 @@ class Coordinator:
         self._class_counts: Floats = np.zeros(len(self._classes))
         self._dropped: list[Dropped] = []
         self._names: dict[int, str] = {}
+        self._roster = roster
+        self._summation: Summation
 
     def run(self, exchange: Exchange) -> Outcome:
         """Carry the study out.
@@ -129,12 +118,12 @@ class Coordinator:
         """
         self._greet(exchange)
         self._initialise()
-        self._fit(exchange)
+        self._fit()
         rounds = self._study.training.rounds
         for number in range(1, rounds + 1):
-            self._train(exchange, number)
+            self._train(number)
         self._parameters = np.mean(np.stack(self._latest), axis=0, dtype=np.float64).astype("f4")
-        counts = self._evaluate(exchange, rounds + 1)
+        counts = self._sums(EVALUATE, rounds + 1, counts_length(len(self._classes)))
         final = metrics(counts, self._classes)
         self._folder.append_line(ROUNDS, {"round": rounds + 1, "final": True, "metrics": final})
         self._store(MODEL)
@@ -152,41 +141,23 @@ class Coordinator:
 
     def _greet(self, exchange: Exchange) -> None:
         minimum = self._study.aggregation.minimum_sites
-        deadline = self._study.aggregation.deadline
-        nodes = exchange.nodes(at_least=minimum, deadline=deadline)
-        absent: list[Dropped] = []
-        greetings: dict[int, Greeting] = {}
-        content = header_record(self._header(0))
-        for answer in exchange.ask(nodes, HELLO, content, group="0", deadline=deadline):
-            if answer.content is None:
-                absent.append(Dropped(site=f"node {answer.node_id}", why=answer.failure))
-                continue
-            try:
-                greeting = read_greeting(answer.content)
-            except ProtocolError as error:
-                absent.append(Dropped(site=f"node {answer.node_id}", why=str(error)))
-                continue
-            greetings[answer.node_id] = greeting
-        for node_id, greeting in sorted(greetings.items(), key=lambda item: item[1].site):
-            self._shapes = self._shapes or greeting.shapes
-            if greeting.site in self._names.values():
-                absent.append(Dropped(site=greeting.site, why="a second node has this name"))
-            elif greeting.shapes != self._shapes:
-                why = (
-                    f"its examples have the shape {shapes_text(greeting.shapes)}, "
-                    f"others {shapes_text(self._shapes)}"
-                )
-                absent.append(Dropped(site=greeting.site, why=why))
-            else:
-                self._names[node_id] = greeting.site
-        self._dropped += absent
-        self._observer.joined(tuple(self._names.values()), absent)
+        joined = greet(
+            exchange,
+            self._header(0),
+            minimum_sites=minimum,
+            deadline=self._study.aggregation.deadline,
+        )
+        self._shapes = joined.shapes
+        self._names = dict(joined.names)
+        self._dropped += joined.absent
+        self._observer.joined(tuple(self._names.values()), joined.absent)
         if len(self._names) < minimum:
-            why = "; ".join(f"{drop.site}: {drop.why}" for drop in absent)
+            why = "; ".join(f"{drop.site}: {drop.why}" for drop in joined.absent)
             raise NotEnoughSitesError(
                 f"{len(self._names)} sites answered, the study needs {minimum} "
                 f"(aggregation.minimum-sites). {why}".rstrip()
             )
+        self._summation = self._summation_over(exchange)
 
     def _initialise(self) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -195,32 +166,26 @@ class Coordinator:
             self._module = build_model(self._study.model, shapes, len(self._classes))
         self._parameters = flatten(self._module).numpy()
 
-    def _fit(self, exchange: Exchange) -> None:
+    def _fit(self) -> None:
         """Class counts first, then the sums that each fitted preprocessing step needs."""
-        self._class_counts = self._summed(exchange, CLASS_COUNTS, 0, len(self._classes))
+        self._class_counts = self._sums(CLASS_COUNTS, 0, len(self._classes))
         for _ in self._recipe.needs_fit:
             length = self._recipe.statistics_length(self._shapes, self._fitted)
-            sums = self._summed(exchange, STATISTICS, 0, length)
+            sums = self._sums(STATISTICS, 0, length)
             self._fitted = (*self._fitted, self._recipe.fit(sums, self._fitted))
 
-    def _train(self, exchange: Exchange, number: int) -> None:
+    def _train(self, number: int) -> None:
         started = self._clock()
-        invited = tuple(self._names.values())
-        current = Round(
-            number=number,
-            invited=invited,
-            minimum_sites=self._study.aggregation.minimum_sites,
-            running_sum=self._running_sum(),
-        )
-        for site, answer in self._answers(exchange, TRAIN, number):
-            failure = self._take(current, site, answer)
-            self._observer.answered(number, site, failure)
         try:
-            summed = current.close()
+            summed = self._summation.updates(
+                self._request(number), number, parameters=self._parameters.size
+            )
         finally:
-            line = current.roster_line()
-            self._folder.append_roster(line)
-            self._dropped += line.dropped
+            line = self._summation.roster_line
+            if line is not None and line.round == number:
+                self._folder.append_roster(line)
+                self._dropped += line.dropped
+        assert line is not None
         self._step(summed)
         before = metrics(summed.counts, self._classes)
         seconds = self._clock() - started
@@ -229,93 +194,55 @@ class Coordinator:
             {
                 "round": number,
                 "metrics": before,
-                "invited": len(invited),
+                "invited": len(line.invited),
                 "aggregated": summed.sites,
                 "weight": summed.weight,
+                "clamped": summed.clamped,
                 "seconds": seconds,
             },
         )
         self._store(CHECKPOINT)
         self._observer.closed(line, before, seconds)
 
-    def _evaluate(self, exchange: Exchange, number: int) -> Floats:
-        return self._summed(exchange, EVALUATE, number, counts_length(len(self._classes)))
-
     # --- their parts -------------------------------------------------------------------------
 
     def _header(self, number: int) -> Header:
         return Header(study_id=self._study.study_id, run=self._run, round=number)
 
-    def _answers(
-        self, exchange: Exchange, message_type: str, number: int
-    ) -> Iterator[tuple[str, Answer]]:
+    def _request(self, number: int) -> RecordDict:
         model = GlobalModel(
             parameters=self._parameters, fitted=self._fitted, class_counts=self._class_counts
         )
-        content = model_record(self._header(number), model)
-        nodes = tuple(self._names)
-        deadline = self._study.aggregation.deadline
-        for answer in exchange.ask(
-            nodes, message_type, content, group=str(number), deadline=deadline
-        ):
-            yield self._names[answer.node_id], answer
+        return model_record(self._header(number), model)
 
-    def _running_sum(self) -> RunningSum:
-        return RunningSum(
-            parameters=self._parameters.size,
-            counts=counts_length(len(self._classes)),
-            sites=len(self._names),
+    def _sums(self, message_type: str, number: int, length: int) -> Floats:
+        sums, dropped = self._summation.sums(
+            message_type, self._request(number), number, length=length
         )
+        self._dropped += dropped
+        return sums
 
-    @staticmethod
-    def _take(current: Round, site: str, answer: Answer) -> str:
-        """Add an answer to the round; returns why not, or nothing."""
-        if answer.content is None:
-            current.drop(site, answer.failure)
-            return answer.failure
-        try:
-            update = read_update(answer.content)
-        except ProtocolError as error:
-            current.drop(site, str(error))
-            return str(error)
-        current.add(site, update)
-        return next((d.why for d in current.roster_line().dropped if d.site == site), "")
+    def _summation_over(self, exchange: Exchange) -> Summation:
+        if not self._study.aggregation.secure:
+            return PlainSums(
+                study=self._study, exchange=exchange, names=self._names, observer=self._observer
+            )
+        if self._roster is None:
+            raise PrivacyError("There is no roster, so that nothing can be summed securely.")
+        terms = Terms(study_id=self._study.study_id, run=self._run, roster=self._roster)
+        return SecureSums(
+            study=self._study,
+            terms=terms,
+            exchange=exchange,
+            names=self._names,
+            observer=self._observer,
+        )
 
     def _step(self, summed: Sum) -> None:
         if summed.weight > 0:
             mean_delta = summed.delta / summed.weight
             self._parameters = self._optimiser.step(self._parameters, mean_delta)
         self._latest.append(self._parameters)
-
-    def _summed(self, exchange: Exchange, message_type: str, number: int, length: int) -> Floats:
-        """Sum of what every site answers: statistics or metric counts, float64 [length]."""
-        total = np.zeros(length)
-        failures: dict[str, str] = dict.fromkeys(self._names.values(), "no answer in time")
-        sums: dict[str, Floats] = {}
-        for site, answer in self._answers(exchange, message_type, number):
-            if answer.content is None:
-                failures[site] = answer.failure
-                continue
-            try:
-                values = read_sums(answer.content)
-            except ProtocolError as error:
-                failures[site] = str(error)
-                continue
-            if values.shape != (length,):
-                failures[site] = f"{values.size} sums instead of {length}"
-                continue
-            sums[site] = values
-            failures.pop(site)
-        self._dropped += [Dropped(site=site, why=why) for site, why in failures.items()]
-        if len(sums) < self._study.aggregation.minimum_sites:
-            why = "; ".join(f"{site}: {reason}" for site, reason in failures.items())
-            raise NotEnoughSitesError(
-                f"{len(sums)} of {len(self._names)} sites answered {message_type}, the study needs "
-                f"{self._study.aggregation.minimum_sites} (aggregation.minimum-sites). {why}"
-            )
-        for site in sorted(sums):  # a fixed order: floating-point sums depend on it
-            total += sums[site]
-        return total
 
     def _store(self, name: str) -> None:
         """Write the model (named parameters) with everything needed to use it elsewhere."""

@@ -1,7 +1,7 @@
 """Sending one request to many sites over Flower's grid and taking the answers as they come."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message, RecordDict
@@ -47,12 +47,23 @@ class Exchange:
     ) -> Iterator[Answer]:
         """Send `content` to every node and yield each answer as it arrives.
 
-        A node that is silent for `deadline` seconds yields nothing. The same content object goes
-        into every message, so that a backend can send its arrays once.
+        The same content object goes into every message, so that a backend can send its arrays
+        once.
         """
+        requests = dict.fromkeys(nodes, (message_type, content))
+        return self.ask_each(requests, group=group, deadline=deadline)
+
+    def ask_each(
+        self, requests: Mapping[int, tuple[str, RecordDict]], *, group: str, deadline: float
+    ) -> Iterator[Answer]:
+        """Send each node a request of its own (type, content) and yield answers as they arrive.
+
+        A node that is silent for `deadline` seconds yields nothing.
+        """
+        nodes = list(requests)
         messages = [
             self._grid.create_message(content, message_type, node, group, ttl=deadline)
-            for node in nodes
+            for node, (message_type, content) in requests.items()
         ]
         waiting = dict(zip(self._grid.push_messages(messages), nodes, strict=True))
         end = self._clock() + deadline

@@ -54,8 +54,11 @@ class Round:
         done = self._trained | self._dropped.keys()
         return tuple(site for site in self._invited if site not in done)
 
-    def add(self, site: str, update: Update) -> None:
+    def add(self, site: str, update: Update) -> str:
         """Take a site's update into the sum; one that does not fit drops the site.
+
+        Returns:
+            Why the site is dropped, or nothing.
 
         Raises:
             ProtocolError: the site was not invited or has answered already.
@@ -66,8 +69,9 @@ class Round:
             self._sum.add(update)
         except ProtocolError as error:
             self._dropped[site] = str(error)
-        else:
-            self._aggregated.add(site)
+            return str(error)
+        self._aggregated.add(site)
+        return ""
 
     def drop(self, site: str, why: str) -> None:
         """Go on without a site.

@@ -5,6 +5,7 @@ with one vector. Nothing else is sent, in particular no code. The records are Fl
 module knows their keys. Shapes: P = model parameters, L = metric counts, S = summed statistics.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar, cast
@@ -22,6 +23,22 @@ CLASS_COUNTS = "query.class_counts"
 STATISTICS = "query.statistics"
 TRAIN = "train"
 EVALUATE = "evaluate"
+# Exchanges of secure aggregation beside those above; see docs/protocol.md.
+KEYS = "query.keys"
+CONFIRM = "query.confirm"
+UNMASK = "query.unmask"
+
+# Parts of secure aggregation that a message may carry, each an encoded message of the protocol.
+KEYS_REQUEST = "keys-request"
+ADVERTISEMENT = "advertisement"
+ADVERTISEMENTS = "advertisements"
+SEALED_SHARES = "sealed-shares"
+MASK_REQUEST = "mask-request"
+MASKED_VECTOR = "masked-vector"
+SURVIVORS = "survivors"
+CONFIRMATION = "confirmation"
+UNMASK_REQUEST = "unmask-request"
+UNMASK_ANSWER = "unmask-answer"
 
 Floats = NDArray[np.float64]
 Shapes = tuple[tuple[int, ...], ...]
@@ -264,6 +281,49 @@ def read_sums(content: RecordDict) -> Floats:
         ProtocolError: malformed, or with values that are not finite.
     """
     return _vector(_arrays(content, "sums"), "sums", np.float64)
+
+
+def add_secure(content: RecordDict, parts: Mapping[str, bytes]) -> RecordDict:
+    """The content with encoded messages of secure aggregation beside it; arrays are shared."""
+    extended = RecordDict(dict(content))
+    # As arrays, since a masked vector is as large as the model and travels like it.
+    extended["secure"] = ArrayRecord(
+        {name: Array(np.frombuffer(part, dtype=np.uint8)) for name, part in parts.items()}
+    )
+    return extended
+
+
+def read_secure(content: RecordDict) -> dict[str, bytes]:
+    """The encoded messages of secure aggregation in a message; none if there are none.
+
+    Raises:
+        ProtocolError: malformed.
+    """
+    if "secure" not in content:
+        return {}
+    parts = _arrays(content, "secure")
+    if any(part.dtype != np.uint8 or part.ndim != 1 for part in parts.values()):
+        raise ProtocolError("A message is malformed: secure aggregation sends bytes only.")
+    return {name: part.tobytes() for name, part in parts.items()}
+
+
+def model_digest(content: RecordDict) -> bytes:
+    """SHA-256 over everything that a request says beside secure aggregation.
+
+    Both sides take it of what they sent or received: a server that tells sites different things
+    gets masks that do not cancel.
+    """
+    digest = hashlib.sha256(b"wardround/request/1")
+    header = read_header(content)
+    digest.update(f"{header.study_id}\n{header.run}\n{header.round}\n".encode())
+    for name in ("model", "fitted"):
+        if name not in content:
+            continue
+        for key, array in sorted(_arrays(content, name).items()):
+            described = f"{name}\n{key}\n{array.dtype.str}\n{array.shape}\n"
+            digest.update(described.encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.digest()
 
 
 def _config(content: RecordDict, name: str) -> ConfigRecord:

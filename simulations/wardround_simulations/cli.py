@@ -183,6 +183,18 @@ def bench_scale(
     _print_result(result, json_=json_)
 
 
+@bench.command("secure-aggregation", epilog="Example: wardround bench secure-aggregation --json")
+def bench_secure_aggregation(json_: Json = False) -> None:
+    """One site's and the server's work, beside Flower's own primitives on the same vector."""
+    with _errors():
+        from wardround_simulations.benchmarks.secure_aggregation import (  # noqa: PLC0415
+            bench_secure_aggregation as measure,
+        )
+
+        result = measure()
+    _print_result(result, json_=json_)
+
+
 def find_study(name: str) -> Path:
     """The study file that a path or the name of a shipped study means.
 

@@ -9,9 +9,10 @@ import datetime
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,13 +25,17 @@ from flwr.clientapp import ClientApp
 from wardround_client.app import build_client_app
 from wardround_client.cohort import Cohort, CohortSet, build_cohorts, open_cohort
 from wardround_client.journal import Journal, peak_rss_mb
+from wardround_client.secure import SECURE, SecureMember, write_identity
 from wardround_client.site import Models, Site, Workplace
 from wardround_server.app import build_server_app
-from wardround_server.coordinator import Coordinator, Observer, Outcome, as_json
+from wardround_server.coordinator import Coordinator, Outcome, as_json
+from wardround_server.observer import Observer
 from wardround_server.run_folder import STUDY, SUMMARY, RunFolder
 from wardround_shared.errors import RunError, RunFolderError, StudyError
 from wardround_shared.privacy.accounting import SampledGaussian, epsilon_spent
 from wardround_shared.privacy.noise import InjectedNoise, SystemNoise
+from wardround_shared.secure_aggregation import Identity
+from wardround_shared.secure_aggregation.roster import Roster, Terms
 from wardround_shared.study import PhantomData, Study
 from wardround_simulations.backends import BackendName, Node, ProcessPool, run
 from wardround_simulations.partitions import partition_of
@@ -71,6 +76,8 @@ class SiteClients:
     study: Study
     cohorts: Mapping[str, Path]
     journals: Mapping[str, Path]
+    run: str
+    roster: Roster | None
     seed: int
     noise_seed: int | None
 
@@ -78,7 +85,11 @@ class SiteClients:
         """A `ClientApp` that serves any of the sites on `device`."""
         noise = SystemNoise() if self.noise_seed is None else InjectedNoise(self.noise_seed)
         workplace = Workplace(
-            study=self.study, device=torch.device(device), seed=self.seed, noise=noise
+            study=self.study,
+            device=torch.device(device),
+            seed=self.seed,
+            noise=noise,
+            repeatable=True,
         )
         models = Models(workplace)
         sites: dict[str, Site] = {}
@@ -91,10 +102,20 @@ class SiteClients:
                     workplace=workplace,
                     models=models,
                     journal=Journal(self.journals[name]),
+                    member=self._member(name),
                 )
             return sites[name]
 
         return build_client_app(site_of)
+
+    def _member(self, site: str) -> Callable[[], SecureMember] | None:
+        if self.roster is None:
+            return None
+        terms = Terms(study_id=self.study.study_id, run=self.run, roster=self.roster)
+        # Virtual sites end with their machine: their one-shot state need not outlive it.
+        return partial(
+            SecureMember, self.journals[site] / SECURE, terms=terms, site=site, durable=False
+        )
 
 
 def simulate(
@@ -217,10 +238,12 @@ class _Simulation:
         }
 
     def run(self, pool: ProcessPool | None, observer: Observer) -> dict[str, Any]:
+        roster = self._enrol() if self._study.aggregation.secure else None
         coordinator = Coordinator(
             study=self._study,
             run=self._folder.path.name,
             seed=self._settings.seed,
+            roster=roster,
             folder=self._folder,
             observer=observer,
         )
@@ -228,6 +251,8 @@ class _Simulation:
             study=self._study,
             cohorts={cohort.site: cohort.folder for cohort in self._cohorts.cohorts},
             journals=self._journals,
+            run=self._folder.path.name,
+            roster=roster,
             seed=self._settings.seed,
             noise_seed=self._settings.noise_seed,
         )
@@ -256,6 +281,15 @@ class _Simulation:
                 self._write("failed", str(error) or type(error).__name__)
             raise
         return self._write("complete")
+
+    def _enrol(self) -> Roster:
+        """Give each virtual site an identity, and put all of them into the run's roster."""
+        members = {}
+        for site, folder in self._journals.items():
+            private = os.urandom(32)
+            write_identity(folder / SECURE, private)
+            members[site] = Identity(private).public
+        return Roster.of(members, minimum_sites=self._study.aggregation.minimum_sites)
 
     def _done(self, outcome: Outcome) -> None:
         self._outcome = outcome

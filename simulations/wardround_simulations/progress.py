@@ -7,7 +7,7 @@ from typing import Self, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from wardround_server.coordinator import Metrics
+from wardround_server.observer import Metrics
 from wardround_server.rounds import Dropped, RosterLine
 
 

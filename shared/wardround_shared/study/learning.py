@@ -102,11 +102,18 @@ class Aggregation(Section):
     Attributes:
         minimum_sites: a round with fewer answers is given up.
         deadline: seconds after which a round closes without the missing sites.
+        largest_change: bound on the change of one parameter at one site in one round; a larger
+            one is clamped and counted. Only with secure aggregation, as are the following.
+        largest_cohort: bound on the examples of one site; a larger site is refused.
+        ring_bits: 32, or 16 to halve the update on slow links at the cost of precision.
     """
 
     secure: bool = True
     minimum_sites: int = Field(default=2, ge=1)
     deadline: float = Field(default=3600.0, gt=0)
+    largest_change: float = Field(default=1.0, gt=0, le=1e6)
+    largest_cohort: int = Field(default=50_000, ge=1, le=10_000_000)
+    ring_bits: Literal[16, 32] = 32
 
 
 class Simulation(Section):

@@ -139,11 +139,6 @@ def _wording(fault: ErrorDetails) -> str:
 
 
 def _check_combinations(study: Study, origin: str) -> None:
-    if study.aggregation.secure:
-        raise UnsupportedError(
-            f"{origin}: aggregation.secure: this version has no secure aggregation yet; "
-            "write secure = false to go on without it."
-        )
     if study.privacy.private and study.privacy.unit == "patient":
         raise UnsupportedError(
             f"{origin}: privacy.unit: this version protects single records only; "

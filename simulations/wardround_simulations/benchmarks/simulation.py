@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from wardround_server.coordinator import Metrics
+from wardround_server.observer import Metrics
 from wardround_server.rounds import Dropped, RosterLine
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import Study

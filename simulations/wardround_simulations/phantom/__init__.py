@@ -1,12 +1,10 @@
 """Seeded chest phantoms as real DICOM files: data for a study that needs no hospital.
 
-`write_phantom` lays a folder tree of DICOM files and a `labels.csv`; `phantom_study_data` is the
-data section with which the DICOM source reads it; `make_phantom` does both for a study and keeps
-the files. `anatomy` draws chests, `scanner` exposes them, `dicom` writes files.
+`write_phantom` lays a folder tree of DICOM files and a `labels.csv`, which the DICOM source reads
+like any other. `anatomy` draws chests, `scanner` exposes them, `dicom` writes files.
 """
 
 import csv
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,76 +13,19 @@ from pathlib import Path
 
 import numpy as np
 
-from wardround_shared.errors import RunFolderError, StudyError
-from wardround_shared.study import DicomData, PhantomData, Study
+from wardround_shared.errors import RunFolderError
+from wardround_shared.study import PhantomData
 from wardround_simulations.phantom.anatomy import Lesion, draw_chest
 from wardround_simulations.phantom.dicom import derived_uid, write_radiograph
 from wardround_simulations.phantom.scanner import Scanner, scanner_of
 
-__all__ = ["make_phantom", "phantom_study_data", "write_phantom"]
+__all__ = ["EDITION", "write_phantom"]
 
-# To be raised with every change of what is drawn or written, so that kept files are made anew.
-_EDITION = 1
+# To be raised with every change of what is drawn or written: part of the name of kept files.
+EDITION = 1
 
 _TABLE = "labels.csv"
 _COLUMNS = ("file", "site", "patient", "finding", "lesion_row", "lesion_column", "lesion_radius")
-# What a phantom study may say about its data; the rest is given by how the files are written.
-_OPEN = {
-    "source", "label", "sites", "patients_per_site", "size",
-    "validation_fraction", "unreadable_share", "max_per_patient",
-}  # fmt: skip
-
-
-def make_phantom(study: Study, *, cache: Path, seed: int) -> tuple[Study, Path]:
-    """A phantom study as one that reads DICOM files, and the folder where they lie.
-
-    The files are written below `cache` the first time and found there afterwards.
-
-    Raises:
-        StudyError: the study's data are no phantom, or set a key that the phantom decides itself.
-        RunFolderError: the files cannot be written.
-    """
-    data = study.data
-    if not isinstance(data, PhantomData):
-        raise StudyError(f"data.source: {data.source} is no phantom.")
-    reading = study.model_copy(update={"data": phantom_study_data(data)})
-    recipe = (_EDITION, data.sites, data.patients_per_site, data.size, seed)
-    digest = hashlib.sha256(repr(recipe).encode()).hexdigest()
-    folder = cache / "phantom" / digest[:16]
-    if not folder.is_dir():
-        try:
-            write_phantom(data, folder, seed=seed)
-        except RunFolderError:
-            # Another run may have written the very same files in the meantime.
-            if not folder.is_dir():
-                raise
-    return reading, folder
-
-
-def phantom_study_data(data: PhantomData) -> DicomData:
-    """The data section that reads a folder which `write_phantom` wrote.
-
-    Raises:
-        StudyError: the phantom section sets a key that the phantom decides itself.
-    """
-    refused = sorted(data.model_fields_set - _OPEN)
-    if refused:
-        raise StudyError(
-            f"data.{refused[0].replace('_', '-')}: the phantom decides this itself; remove the key."
-        )
-    return DicomData.model_validate(
-        {
-            "source": "dicom",
-            "table": (_TABLE,),
-            "file": "file",
-            "patient": "patient",
-            "site": {"column": "site"},
-            "label": data.label,
-            "validation-fraction": data.validation_fraction,
-            "unreadable-share": data.unreadable_share,
-            "max-per-patient": data.max_per_patient,
-        }
-    )
 
 
 def write_phantom(data: PhantomData, folder: Path, *, seed: int) -> None:

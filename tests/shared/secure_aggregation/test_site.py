@@ -1,0 +1,310 @@
+"""A site's state machine: what it keeps, what it forgets, and that it answers once."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from secure_cohort import MODEL, Cohort, wired
+
+from wardround_shared.secure_aggregation.faults import (
+    ContextError,
+    FloorError,
+    MessageError,
+    RosterError,
+    SpentError,
+    StageError,
+)
+from wardround_shared.secure_aggregation.keys import Identity
+from wardround_shared.secure_aggregation.one_shots import OneShotsInMemory
+from wardround_shared.secure_aggregation.site import SecureSite
+from wardround_shared.secure_aggregation.site_state import SiteState
+
+ME = "hospital-01"
+
+
+def stages(cohort):
+    return SiteState.from_bytes(cohort.disk[ME]).stages
+
+
+def walk(cohort):
+    """A round seen from one site: (method, request) one after another; the others answer too."""
+    server = cohort.server
+    others = [name for name in cohort.names if name != ME]
+
+    request = server.open_setup()
+    answer = yield "advertise", request
+    server.take_keys(ME, answer)
+    for name in others:
+        server.take_keys(name, cohort.ask(name, "advertise", request))
+
+    message = server.close_keys()
+    answer = yield "share", message
+    server.take_shares(ME, answer)
+    for name in others:
+        server.take_shares(name, cohort.ask(name, "share", message))
+
+    requests = cohort.open_round()
+    answer = yield "mask", requests[ME]
+    server.take_vector(ME, answer)
+    for name in others:
+        server.take_vector(name, cohort.ask_mask(name, requests[name]))
+
+    survivors = server.close_vectors()
+    answer = yield "sign", survivors
+    server.take_confirmation(ME, answer)
+    for name in others:
+        server.take_confirmation(name, cohort.ask(name, "sign", survivors))
+
+    yield "unmask", server.close_confirmations()
+
+
+def send(cohort, method, request, site=None):
+    """One message to this site (or to a copy of it), without storing the state."""
+    site = site or cohort.restored(ME)
+    arguments = {}
+    if method == "mask":
+        arguments = {"layout": cohort.layout, "model_digest": MODEL}
+        arguments["vector"] = cohort.vectors()[ME].copy()
+    return site, wired(getattr(site, method)(wired(request), **arguments))
+
+
+def drive(cohort, visit):
+    """Walk through a round; `visit(method, request)` before each answer."""
+    steps = walk(cohort)
+    method, request = next(steps)
+    while True:
+        visit(method, request)
+        site, answer = send(cohort, method, request)
+        cohort.disk[ME] = site.to_bytes()
+        try:
+            method, request = steps.send(answer)
+        except StopIteration:
+            return
+
+
+def test_a_state_survives_the_disk_at_every_stage():
+    cohort = Cohort(4)
+    seen = []
+
+    def visit(method, request):
+        assert cohort.restored(ME).to_bytes() == cohort.disk[ME]
+        seen.append([type(stage).__name__ for stage in stages(cohort).values()])
+
+    drive(cohort, visit)
+    assert seen == [[], ["Advertised"], ["Shared"], ["Masked"], ["Confirmed"]]
+    assert cohort.restored(ME).latest == 1
+
+
+def test_an_older_state_never_answers_again():
+    """Whatever was on disk at any time is restored after each answer and asked the same again."""
+    cohort = Cohort(4)
+    backups, asked = [], []
+
+    def visit(method, request):
+        for state in backups:
+            for earlier in asked:
+                with pytest.raises((SpentError, StageError)):
+                    send(cohort, *earlier, site=cohort.restored(ME, state))
+        backups.append(cohort.disk[ME])
+        asked.append((method, request))
+
+    drive(cohort, visit)
+    for state, earlier in zip(backups, asked, strict=True):
+        with pytest.raises(SpentError):  # the very state that could answer it
+            send(cohort, *earlier, site=cohort.restored(ME, state))
+
+
+def test_of_two_processes_with_the_same_state_one_answers():
+    cohort = Cohort(4)
+
+    def visit(method, request):
+        first, second = cohort.restored(ME), cohort.restored(ME)
+        register = cohort.one_shots[ME]
+        cohort.one_shots[ME] = OneShotsInMemory()
+        cohort.one_shots[ME]._spent |= register._spent
+        try:
+            first = cohort.restored(ME)
+            second = cohort.restored(ME)
+            send(cohort, method, request, site=first)
+            with pytest.raises(SpentError):
+                send(cohort, method, request, site=second)
+        finally:
+            cohort.one_shots[ME] = register
+
+    drive(cohort, visit)
+
+
+def test_a_register_that_cannot_be_written_stops_the_answer():
+    cohort = Cohort(4)
+
+    class Full:
+        def spend(self, token):
+            raise OSError("no space left")
+
+    def visit(method, request):
+        settings = cohort.settings(ME) | {"one_shots": Full()}
+        site = SecureSite.from_bytes(cohort.disk[ME], **settings)
+        vector = cohort.vectors()[ME].copy()
+        before = vector.copy()
+        arguments = {}
+        if method == "mask":
+            arguments = {"layout": cohort.layout, "model_digest": MODEL, "vector": vector}
+        with pytest.raises(OSError, match="no space"):
+            getattr(site, method)(request, **arguments)
+        assert site.to_bytes() == cohort.disk[ME]
+        assert np.array_equal(vector, before)
+
+    drive(cohort, visit)
+
+
+def test_own_secrets_are_gone_once_the_vector_is_masked():
+    cohort = Cohort(4)
+    secrets = []
+
+    def visit(method, request):
+        for stage in stages(cohort).values():
+            if hasattr(stage, "secrets"):
+                kept = stage.secrets
+                secrets.extend([kept.sealing, kept.masking, kept.self_seed])
+        if method in {"sign", "unmask"}:
+            assert secrets
+            assert not any(secret in cohort.disk[ME] for secret in secrets)
+
+    drive(cohort, visit)
+
+
+def test_shares_are_gone_once_they_are_given_out():
+    cohort = Cohort(4)
+    shares = []
+
+    def visit(method, request):
+        if method == "unmask":
+            (stage,) = stages(cohort).values()
+            shares.extend(share.masking for share in stage.shares.values())
+
+    drive(cohort, visit)
+    assert shares
+    assert not any(share in cohort.disk[ME] for share in shares)
+
+
+def test_a_refused_message_leaves_the_state_as_it_was():
+    cohort = Cohort(4)
+
+    def visit(method, request):
+        wrong = dataclasses.replace(
+            request, context=dataclasses.replace(request.context, run="another")
+        )
+        site = cohort.restored(ME)
+        with pytest.raises(ContextError, match="run"):
+            send(cohort, method, wrong, site=site)
+        assert site.to_bytes() == cohort.disk[ME]
+
+    drive(cohort, visit)
+
+
+def test_messages_before_their_time_are_refused():
+    cohort = Cohort(4)
+    messages = []
+    drive(cohort, lambda method, request: messages.append((method, request)))
+    fresh = Cohort(4)  # the same keys and secrets, nothing asked yet
+    for place, (method, request) in enumerate(messages):
+        for later in messages[place + 1 :]:
+            with pytest.raises(StageError):
+                send(fresh, *later)
+        site, _ = send(fresh, method, request)
+        fresh.disk[ME] = site.to_bytes()
+        if method == "advertise":
+            break  # from here on the others' answers differ
+
+
+def test_the_setup_of_the_next_round_does_not_depend_on_this_one():
+    cohort = Cohort(4)
+    cohort.bootstrap()
+    requests = cohort.open_round()
+    cohort.advertise()  # before the vectors: the order of the two halves does not matter
+    for name, request in requests.items():
+        cohort.server.take_vector(name, cohort.ask_mask(name, request))
+    cohort.share()
+    cohort.sign()
+    cohort.unmask()
+    assert cohort.server.close_round().sites == 4
+    assert cohort.round(cohort.vectors()).sites == 4
+
+
+def test_only_two_rounds_are_remembered():
+    cohort = Cohort(4)
+    for _ in range(4):
+        cohort.bootstrap()
+    assert sorted(stages(cohort)) == [3, 4]
+    cohort.mask(cohort.vectors())
+    assert sorted(stages(cohort)) == [4]
+
+
+def test_rounds_rise_strictly():
+    cohort = Cohort(4)
+    first = cohort.server.open_setup()
+    second = cohort.server.open_setup()
+    cohort.ask(ME, "advertise", second)
+    with pytest.raises(StageError, match="rise"):
+        cohort.ask(ME, "advertise", first)
+    with pytest.raises(SpentError):
+        cohort.ask(ME, "advertise", second)
+
+
+def test_a_vector_that_does_not_fit_costs_nothing():
+    cohort = Cohort(4)
+    cohort.bootstrap()
+    requests = cohort.open_round()
+    for vector in (np.zeros(4, np.uint32), np.zeros((1, 5), np.uint32)):
+        with pytest.raises(MessageError):
+            cohort.ask_mask(ME, requests[ME], vector)
+    cohort.ask_mask(ME, requests[ME])
+
+
+def test_the_masked_vector_is_the_callers_buffer():
+    cohort = Cohort(4)
+    cohort.bootstrap()
+    request = cohort.open_round()[ME]
+    vector = np.zeros(5, np.uint32)
+    answer = cohort.restored(ME).mask(
+        request, layout=cohort.layout, model_digest=MODEL, vector=vector
+    )
+    assert answer.vector is vector
+    assert vector.any()
+
+
+@pytest.mark.parametrize("other", [{"run": "run-2"}, {"study": "other"}, {"seed": 1}])
+def test_a_state_of_another_run_study_or_roster_is_not_taken_up(other):
+    state = Cohort(4).disk[ME]
+    with pytest.raises(ContextError):
+        Cohort(4, **other).restored(ME, state)
+
+
+def test_a_state_of_another_site_is_not_taken_up():
+    cohort = Cohort(4)
+    with pytest.raises(ContextError):
+        cohort.restored("hospital-02", cohort.disk[ME])
+
+
+@pytest.mark.parametrize("state", [b"", b"WRSS", b"WRSS\x02" + bytes(60), b"x" * 100])
+def test_a_state_that_is_none_is_refused(state):
+    with pytest.raises(MessageError):
+        Cohort(4).restored(ME, state)
+
+
+def test_a_site_with_another_key_than_the_rosters_does_not_start():
+    cohort = Cohort(4)
+    settings = cohort.settings(ME) | {"identity": Identity(bytes(32))}
+    with pytest.raises(RosterError, match="identity"):
+        SecureSite(**settings)
+
+
+def test_a_sites_own_policy_may_demand_more_than_the_roster():
+    cohort = Cohort(4)
+    SecureSite(**cohort.settings(ME), smallest_cohort=3)
+    with pytest.raises(FloorError, match="demands 4"):
+        SecureSite(**cohort.settings(ME), smallest_cohort=4)
+    with pytest.raises(FloorError):
+        cohort.terms = dataclasses.replace(
+            cohort.terms, roster=dataclasses.replace(cohort.roster, threshold=2)
+        )
