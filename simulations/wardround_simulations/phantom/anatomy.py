@@ -21,7 +21,8 @@ Map = NDArray[np.float64]
 _RIBS = 8
 # Soft tissue in front of and behind the lungs shines through them.
 _LUNG_DEPTH = 0.46
-# Chosen so that a small network tells lesions apart well but not perfectly; see the tests' bounds.
+# Chosen so that a small network finds lesions even under strong privacy, and brightness alone does
+# not give them away.
 _LESION_CONTRAST = (0.25, 0.46)
 _LESION_RADIUS = (0.14, 0.25)
 
