@@ -46,7 +46,8 @@ def headline(run: Run) -> str:
     model = f"A model ({run.model})" if run.model else "A model"
     learned = f"{model} for “{run.study}”" + _score(run)
     by = f"learned by {_count(run.sites, 'site')} in {_count(run.rounds, 'round')}"
-    return f"{learned} was {by}, {_protection(run)}."
+    verb = "was" if run.status == "complete" else "was being"
+    return f"{learned} {verb} {by}, {_protection(run)}."
 
 
 def warnings(run: Run) -> list[str]:

@@ -42,7 +42,7 @@ class Spent:
     rdp: float | None
     noise_multiplier: float | None
     sample_rate: float | None
-    steps: int | None
+    steps: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,6 @@ class Round:
 
     number: int
     metrics: Metrics
-    invited: int | None
-    aggregated: int | None
     seconds: float | None
     final: bool
 
@@ -191,8 +189,8 @@ def _run(
         rounds=int(summary["rounds"]),
         seed=summary.get("seed"),
         classes=classes,
-        metrics=dict(summary.get("metrics") or {}),
-        per_site=dict(summary.get("per_site") or {}),
+        metrics=_metrics(summary.get("metrics")),
+        per_site={site: _metrics(m) for site, m in (summary.get("per_site") or {}).items()},
         counts=overall,
         site_counts={site: c for site, c in per_site.items() if c is not None},
         cohorts={site: _cohort(c) for site, c in (summary.get("cohorts") or {}).items()},
@@ -263,7 +261,9 @@ def _site_history(folder: Path, missing: list[str]) -> tuple[SiteRound, ...]:
     if not journals:
         missing.append("Journals of the sites: only a simulation has them on one machine.")
     return tuple(
-        SiteRound(site=str(line["site"]), number=int(line["round"]), metrics=line["metrics"] or {})
+        SiteRound(
+            site=str(line["site"]), number=int(line["round"]), metrics=_metrics(line["metrics"])
+        )
         for journal in journals
         for line in _lines(journal, missing)
     )
@@ -272,9 +272,7 @@ def _site_history(folder: Path, missing: list[str]) -> tuple[SiteRound, ...]:
 def _round(line: Mapping[str, Any]) -> Round:
     return Round(
         number=int(line["round"]),
-        metrics=line.get("metrics") or {},
-        invited=line.get("invited"),
-        aggregated=line.get("aggregated"),
+        metrics=_metrics(line.get("metrics")),
         seconds=_number(line.get("seconds")),
         final=bool(line.get("final", False)),
     )
@@ -323,7 +321,7 @@ def _spent(values: Mapping[str, Any]) -> Spent:
         rdp=_number(values.get("rdp")),
         noise_multiplier=_number(values.get("noise_multiplier")),
         sample_rate=_number(values.get("sample_rate")),
-        steps=values.get("steps"),
+        steps=_number(values.get("steps")),
     )
 
 
@@ -334,6 +332,10 @@ def _counts(values: Sequence[float] | None, classes: int) -> Counts | None:
     if counts.shape != (counts_length(classes),):
         raise ValueError(f"counts of {classes} classes have length {counts_length(classes)}")
     return counts
+
+
+def _metrics(values: Mapping[str, Any] | None) -> Metrics:
+    return {str(name): _number(value) for name, value in (values or {}).items()}
 
 
 def _number(value: Any) -> float | None:

@@ -20,7 +20,7 @@ def histories(draw):
     return sites, draw(st.tuples(silent, silent)), rounds
 
 
-@settings(max_examples=25)
+@settings(max_examples=40)
 @given(
     history=histories(),
     length=st.integers(1, 40),
