@@ -176,9 +176,9 @@ def read_cohorts(settings: Settings) -> CohortSet:
 
 def phantom_folder(data: PhantomData, *, cache: Path, seed: int) -> Path:
     """The folder of phantoms made from `seed`, written if it is not there yet."""
-    from wardround_simulations.phantom import write_phantom  # noqa: PLC0415 - only when needed
+    from wardround_simulations.phantom import EDITION, write_phantom  # noqa: PLC0415 - only if needed
 
-    name = f"phantom-{data.sites}-{data.patients_per_site}-{data.size}-{seed}"
+    name = f"phantom-{EDITION}-{data.sites}-{data.patients_per_site}-{data.size}-{seed}"
     folder = cache / name
     if not folder.is_dir():
         write_phantom(data, folder, seed=seed)

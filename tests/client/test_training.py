@@ -140,9 +140,7 @@ def test_private_training_works_for_any_cohort_and_batch(examples, batch):
     privacy = Privacy.model_validate({"mechanism": "dp-sgd", "unit": "record"})
     protection = Protection(plan=plan, privacy=privacy, noise=InjectedNoise(3))
     module = _module()
-    delta = train(
-        module, _examples(), torch.arange(examples), _settings(_training(), protection)
-    )
+    delta = train(module, _examples(), torch.arange(examples), _settings(_training(), protection))
     assert np.isfinite(delta).all()
     assert np.abs(delta).max() > 0
     assert type(module) is nn.Linear

@@ -314,7 +314,7 @@ def test_a_line_cut_short_is_named_and_the_others_are_shown(run: RunFolder) -> N
 
 
 def test_a_folder_without_summary_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="no summary.json"):
+    with pytest.raises(RunFolderError, match=r"no summary\.json"):
         write_report(tmp_path)
 
 

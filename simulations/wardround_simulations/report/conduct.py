@@ -5,6 +5,7 @@ from itertools import groupby
 
 from wardround_simulations.report.figures import bar_chart
 from wardround_simulations.report.markup import (
+    LONG,
     UNDEFINED,
     Child,
     Markup,
@@ -80,6 +81,7 @@ def participation(run: Run) -> Markup:
         if lost
         else "Every invited site took part in every round."
     )
+    rest = f" and {len(everyone) - LONG} more" if len(everyone) > LONG else ""
     shown = table(
         "Who took part in each round",
         ("Rounds", "Invited", "Trained", "In the sum", "Dropped out, and why"),
@@ -88,7 +90,7 @@ def participation(run: Run) -> Markup:
     )
     return section(
         "Participation",
-        paragraph(f"{summary} Sites: {', '.join(everyone)}."),
+        paragraph(f"{summary} Sites: {', '.join(everyone[:LONG])}{rest}."),
         folded(shown, len(rows)),
     )
 

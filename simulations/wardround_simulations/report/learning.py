@@ -36,6 +36,9 @@ _METRICS = {
     "loss": "Loss",
 }
 
+# Groups of a calibration curve; with few examples fewer groups, so that each says something.
+_GROUPS, _FEW_GROUPS, _FEW_EXAMPLES = 10, 5, 500
+
 
 def performance(run: Run) -> Markup:
     """Metrics of the final model, overall and per site."""
@@ -180,11 +183,16 @@ def _roc_lines(run: Run) -> list[Line]:
 
 
 def _calibration_lines(run: Run) -> list[Line]:
-    return [
-        Line(name=name, x=found.predicted, y=found.observed, overall=overall)
-        for name, counts, k, overall in _drawn(run)
-        for found in [calibration(counts, len(run.classes), k)]
-    ]
+    """Over all sites only: one site's examples, shared out over groups, are too few to judge."""
+    assert run.counts is not None
+    k = len(run.classes)
+    groups = _FEW_GROUPS if run.counts[0] < _FEW_EXAMPLES else _GROUPS
+    lines = []
+    for index in range(int(k == 2), k):
+        found = calibration(run.counts, k, index, groups)
+        name = "All sites" if k == 2 else run.classes[index]
+        lines.append(Line(name=name, x=found.predicted, y=found.observed, overall=k == 2))
+    return lines
 
 
 def _drawn(run: Run) -> list[tuple[str, Counts, int, bool]]:
