@@ -215,6 +215,9 @@ class SecureMember:
                 state.flush()
                 if self._durable:
                     os.fsync(state.fileno())
+            if not self._durable:
+                # Some file systems write everything out when one file replaces another.
+                self._state.unlink(missing_ok=True)
             unfinished.replace(self._state)
             if self._durable:
                 _sync_folder(self._state.parent)

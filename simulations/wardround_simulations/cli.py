@@ -190,8 +190,11 @@ def bench_secure_aggregation(json_: Json = False) -> None:
         from wardround_simulations.benchmarks.secure_aggregation import (  # noqa: PLC0415
             bench_secure_aggregation as measure,
         )
+        from wardround_simulations.benchmarks.secure_study import (  # noqa: PLC0415
+            bench_secure_study,
+        )
 
-        result = measure()
+        result = measure() | {"study": bench_secure_study(repeats=3)}
     _print_result(result, json_=json_)
 
 
@@ -253,7 +256,9 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
         )
         if summary["noise"] != "system":
             lines.append("privacy: the noise was INJECTED FOR A TEST: this model is not private")
-    if not summary["secure_aggregation"]:
+    if summary["secure_aggregation"]:
+        lines.append("aggregation: secure: the server could read sums over the sites only")
+    else:
         lines.append("aggregation: NOT secure: the server sees each site's update")
     seconds = summary["seconds"]
     lines.append(

@@ -77,20 +77,44 @@ def new_pair(random: RandomBytes) -> tuple[bytes, bytes]:
     return private, public_key(private)
 
 
+class AgreementKey:
+    """An X25519 private key, unpacked once for several agreements.
+
+    Raises:
+        MessageError: not 32 bytes.
+    """
+
+    def __init__(self, private: bytes) -> None:
+        try:
+            self._key = X25519PrivateKey.from_private_bytes(private)
+        except ValueError as error:
+            raise MessageError("A private key is malformed.") from error
+        self.public = self._key.public_key().public_bytes_raw()
+
+    def agree(self, public: bytes, info: bytes) -> bytes:
+        """Key (32 bytes) that this and the other private key give under HKDF with `info`.
+
+        Raises:
+            MessageError: the public key is malformed or forces a known secret.
+        """
+        try:
+            shared = self._key.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError as error:  # malformed, or of small order: the secret would be all zeros
+            raise MessageError("A site's public key is malformed.") from error
+        return _derive(shared, info)
+
+
 def public_key(private: bytes) -> bytes:
     """The X25519 public key of a private one.
 
     Raises:
         MessageError: not 32 bytes.
     """
-    try:
-        return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
-    except ValueError as error:
-        raise MessageError("A private key is malformed.") from error
+    return AgreementKey(private).public
 
 
 def pairwise_seed(
-    private: bytes, public: bytes, *, context: RoundContext, mine: int, theirs: int
+    private: bytes | AgreementKey, public: bytes, *, context: RoundContext, mine: int, theirs: int
 ) -> bytes:
     """Seed of the mask that two sites share in one round; both get the same.
 
@@ -107,8 +131,9 @@ def pairwise_seed(
     Raises:
         MessageError: a key is malformed or forces a known secret, or both sites are the same.
     """
-    ends = [(mine, public_key(private)), (theirs, public)]
-    return _agree(private, public, _info(_PAIR_MASK, context, sorted(ends)))
+    key = _unpacked(private)
+    ends = [(mine, key.public), (theirs, public)]
+    return key.agree(public, _info(_PAIR_MASK, context, sorted(ends)))
 
 
 def self_mask_seed(self_seed: bytes, *, context: RoundContext, site: int) -> bytes:
@@ -122,7 +147,7 @@ def self_mask_seed(self_seed: bytes, *, context: RoundContext, site: int) -> byt
 def seal(
     plaintext: bytes,
     *,
-    private: bytes,
+    private: bytes | AgreementKey,
     public: bytes,
     context: RoundContext,
     sender: int,
@@ -146,14 +171,15 @@ def seal(
     Raises:
         MessageError: a key is malformed or forces a known secret, or both sites are the same.
     """
-    info = _info(_SEAL, context, [(sender, public_key(private)), (receiver, public)])
-    return ChaCha20Poly1305(_agree(private, public, info)).encrypt(_NONCE, plaintext, info)
+    key = _unpacked(private)
+    info = _info(_SEAL, context, [(sender, key.public), (receiver, public)])
+    return ChaCha20Poly1305(key.agree(public, info)).encrypt(_NONCE, plaintext, info)
 
 
 def open_sealed(
     sealed: bytes,
     *,
-    private: bytes,
+    private: bytes | AgreementKey,
     public: bytes,
     context: RoundContext,
     sender: int,
@@ -165,9 +191,10 @@ def open_sealed(
         ShareError: not sealed by that sender, for this receiver, in this context; or changed.
         MessageError: as for `seal`.
     """
-    info = _info(_SEAL, context, [(sender, public), (receiver, public_key(private))])
+    key = _unpacked(private)
+    info = _info(_SEAL, context, [(sender, public), (receiver, key.public)])
     try:
-        return ChaCha20Poly1305(_agree(private, public, info)).decrypt(_NONCE, sealed, info)
+        return ChaCha20Poly1305(key.agree(public, info)).decrypt(_NONCE, sealed, info)
     except InvalidTag as error:
         raise ShareError(
             f"What site {sender} is said to have sealed for site {receiver} was not sealed by it "
@@ -217,15 +244,8 @@ def verify(public: bytes, signature: bytes, message: bytes) -> None:
 # --- parts -----------------------------------------------------------------------------------
 
 
-def _agree(private: bytes, public: bytes, info: bytes) -> bytes:
-    """X25519 and HKDF."""
-    try:
-        shared = X25519PrivateKey.from_private_bytes(private).exchange(
-            X25519PublicKey.from_public_bytes(public)
-        )
-    except ValueError as error:  # malformed, or of small order: the secret would be all zeros
-        raise MessageError("A site's public key is malformed.") from error
-    return _derive(shared, info)
+def _unpacked(private: bytes | AgreementKey) -> AgreementKey:
+    return private if isinstance(private, AgreementKey) else AgreementKey(private)
 
 
 def _derive(secret: bytes, info: bytes) -> bytes:

@@ -209,12 +209,13 @@ class SecureSite:
         check_advertised(message, own=stage.keys, roster=self._roster)
         peers = tuple(one for one in message.keys if one.site != self._index)
         dealt = self._deal(stage.secrets)
+        sealing = keys.AgreementKey(stage.secrets.sealing)
         sealed = tuple(
             (
                 peer.site,
                 keys.seal(
                     dealt[peer.site].self_seed + dealt[peer.site].masking,
-                    private=stage.secrets.sealing,
+                    private=sealing,
                     public=peer.sealing,
                     context=context,
                     sender=self._index,
@@ -341,10 +342,11 @@ class SecureSite:
         self, request: MaskRequest, stage: Shared, peers: list[SiteKeys]
     ) -> dict[int, HeldShares]:
         shares = {self._index: stage.own}
+        sealing = keys.AgreementKey(stage.secrets.sealing)
         for peer, (_, sealed) in zip(peers, request.shares, strict=True):
             opened = keys.open_sealed(
                 sealed,
-                private=stage.secrets.sealing,
+                private=sealing,
                 public=peer.sealing,
                 context=self._terms.setup(request.context.round),
                 sender=peer.site,
@@ -360,9 +362,10 @@ class SecureSite:
         """The site's own mask and one for each pair; the lower index adds, the higher subtracts."""
         seed = keys.self_mask_seed(secrets.self_seed, context=context, site=self._index)
         masks = [Mask(seed=seed, negate=False)]
+        masking = keys.AgreementKey(secrets.masking)
         for peer in peers:
             seed = keys.pairwise_seed(
-                secrets.masking,
+                masking,
                 peer.masking,
                 context=context,
                 mine=self._index,

@@ -9,7 +9,7 @@ from wardround_shared.secure_aggregation import keys
 from wardround_shared.secure_aggregation.faults import ShareError
 from wardround_shared.secure_aggregation.keys import RoundContext
 from wardround_shared.secure_aggregation.masks import Mask
-from wardround_shared.secure_aggregation.shares import combine
+from wardround_shared.secure_aggregation.shares import combine_all
 from wardround_shared.secure_aggregation.statements import commitment
 from wardround_shared.secure_aggregation.wire import SiteKeys, Survivors, UnmaskAnswer
 
@@ -35,14 +35,26 @@ def remaining_masks(
         ShareError: a rebuilt secret is not the one that its site has committed to.
     """
     masks = []
-    for place, site in enumerate(survivors.survivors):
-        secret = combine([answer.self_seeds[place][1] for answer in answers], threshold=threshold)
+    self_seeds = combine_all(
+        [
+            [bytes(answer.self_seeds[place][1]) for answer in answers]
+            for place in range(len(survivors.survivors))
+        ],
+        threshold=threshold,
+    )
+    for site, secret in zip(survivors.survivors, self_seeds, strict=True):
         if commitment(secret, context=setup, site=site) != keys_of[site].commitment:
             raise _spoilt(site)
         seed = keys.self_mask_seed(secret, context=survivors.context, site=site)
         masks.append(Mask(seed=seed, negate=True))
-    for place, site in enumerate(survivors.dropped):
-        secret = combine([answer.masking_keys[place][1] for answer in answers], threshold=threshold)
+    masking_keys = combine_all(
+        [
+            [bytes(answer.masking_keys[place][1]) for answer in answers]
+            for place in range(len(survivors.dropped))
+        ],
+        threshold=threshold,
+    )
+    for site, secret in zip(survivors.dropped, masking_keys, strict=True):
         if keys.public_key(secret) != keys_of[site].masking:
             raise _spoilt(site)
         masks += _of_dropped(site, secret, survivors, keys_of)

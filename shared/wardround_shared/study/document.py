@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -47,7 +48,7 @@ class Study(Section):
     aggregation: Aggregation = Aggregation()
     simulation: Simulation = Simulation()
 
-    @property
+    @cached_property
     def study_id(self) -> str:
         """SHA-256 of the canonical form (JSON, sorted keys, defaults written out), in hex."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()

@@ -21,13 +21,13 @@ def write_images(folder: Path, *, examples: int = EXAMPLES, seed: int = 0) -> No
     )
 
 
-def speed_study(*, rounds: int, minimum_sites: int = 1) -> Study:
+def speed_study(*, rounds: int, secure: bool = False, minimum_sites: int = 1) -> Study:
     """The `pneumonia` study without privacy, noise images, augmentation and schedule."""
     return load_study(
         find_study("pneumonia"),
         [
             "privacy.mechanism=none",
-            "aggregation.secure=false",
+            f"aggregation.secure={str(secure).lower()}",
             f"aggregation.minimum-sites={minimum_sites}",
             f"training.rounds={rounds}",
             "training.local-epochs=1",
