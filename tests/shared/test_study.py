@@ -92,6 +92,14 @@ def test_private_settings_hold_only_while_training_is_private():
     assert parse_study(text, origin="s", overrides=private).training.batch_size == 64
 
 
+def test_a_private_model_of_another_kind_replaces_the_model_as_a_whole():
+    text = MINIMAL.replace('name = "mlp"', 'name = "mlp"\nhidden = [4]')
+    text += '[private.model]\nname = "cnn"\nwidth = 8\n'
+    private = ["privacy.mechanism=dp-sgd", "privacy.unit=record"]
+    assert parse_study(text, origin="s", overrides=private).model.name == "cnn"
+    assert parse_study(text, origin="s").model.name == "mlp"
+
+
 def test_an_override_wins_over_private_settings():
     text = MINIMAL + "[private.training]\nrounds = 9\n"
     private = ["privacy.mechanism=dp-sgd", "privacy.unit=record", "training.rounds=2"]

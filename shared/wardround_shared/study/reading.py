@@ -77,9 +77,16 @@ def _mechanism(content: dict[str, Any], overrides: Sequence[str]) -> object:
 
 
 def _merge(content: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Put `changes` over `content`, tables merged, everything else replaced."""
+    """Put `changes` over `content`, tables merged, everything else replaced.
+
+    A table of another `name` or `source` is another kind of thing: it is replaced as a whole.
+    """
     for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(content.get(key), dict):
+        same_kind = isinstance(value, dict) and not any(
+            tag in value and _table(content.get(key)).get(tag) != value[tag]
+            for tag in ("name", "source")
+        )
+        if same_kind and isinstance(content.get(key), dict):
             _merge(content[key], value)
         else:
             content[key] = value
