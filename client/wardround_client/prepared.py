@@ -37,10 +37,10 @@ def prepare(cohort: Cohort, recipe: Recipe, fitted: Fitted) -> Parts:
 
 
 def _digest(recipe: Recipe, fitted: Fitted) -> str:
-    digest = hashlib.sha256(recipe.cache_key.encode())
+    digest = hashlib.sha256(recipe.transform_key.encode())
     for constants in fitted:
         for key in sorted(constants):
-            digest.update(key.encode())
+            digest.update(f"/{key}/".encode())
             digest.update(np.ascontiguousarray(constants[key]).tobytes())
     return digest.hexdigest()[:24]
 

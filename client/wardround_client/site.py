@@ -59,7 +59,7 @@ class Workplace:
 
     Attributes:
         seed: of the shuffling; noise never depends on it.
-        noise: where DP noise and Poisson sampling come from.
+        noise_of: where DP noise and Poisson sampling come from, for a site and round.
         repeatable: whether the rounding of secure aggregation follows the seed as well; for
             simulations, whose result can then be repeated to the last bit.
     """
@@ -67,7 +67,7 @@ class Workplace:
     study: Study
     device: torch.device
     seed: int
-    noise: NoiseSource
+    noise_of: Callable[[str, int], NoiseSource]
     repeatable: bool = False
 
 
@@ -183,7 +183,7 @@ class Site:
         module, examples = self._load(model)
         counts = self._validate(module, examples)
         evaluated = self._clock()
-        protection, spent = self._protect(state)
+        protection, spent = self._protect(header, state)
         settings = LocalTraining(
             training=study.training,
             round=header.round,
@@ -289,15 +289,16 @@ class Site:
         index = torch.from_numpy(self._cohort.validation)
         return evaluate(module, examples, index, len(self._workplace.study.study.classes))
 
-    def _protect(self, state: RecordDict) -> tuple[Protection | None, dict[str, Any] | None]:
+    def _protect(
+        self, header: Header, state: RecordDict
+    ) -> tuple[Protection | None, dict[str, Any] | None]:
         """Take the round's cost off the account; what is spent from now on goes to the journal."""
         privacy = self._workplace.study.privacy
         if not privacy.private:
             return None, None
         account = Account(state, self._workplace.study, len(self._cohort.train))
-        protection = Protection(
-            plan=account.spend_round(), privacy=privacy, noise=self._workplace.noise
-        )
+        noise = self._workplace.noise_of(self._cohort.site, header.round)
+        protection = Protection(plan=account.spend_round(), privacy=privacy, noise=noise)
         return protection, dataclasses.asdict(account.spent)
 
     def _write(self, header: Header, counts: Floats, **line: Any) -> None:

@@ -1,6 +1,7 @@
 """A whole run at the server: greet, fit the preprocessing, train round by round, evaluate.
 
-The coordinator holds the global model, one running sum, and names of sites; never two updates.
+The coordinator holds the global model, one running sum of updates, and names of sites; never two
+updates.
 P = model parameters, L = metric counts, K = classes.
 """
 

@@ -308,7 +308,7 @@ def read_secure(content: RecordDict) -> dict[str, bytes]:
 
 
 def model_digest(content: RecordDict) -> bytes:
-    """SHA-256 over everything that a request says beside secure aggregation.
+    """SHA-256 over all that a site takes from a request beside secure aggregation.
 
     Both sides take it of what they sent or received: a server that tells sites different things
     gets masks that do not cancel.
@@ -319,6 +319,7 @@ def model_digest(content: RecordDict) -> bytes:
     for name in ("model", "fitted"):
         if name not in content:
             continue
+        digest.update(f"{_value(_config(content, 'recipe'), 'fitted-steps', int)}\n".encode())
         for key, array in sorted(_arrays(content, name).items()):
             described = f"{name}\n{key}\n{array.dtype.str}\n{array.shape}\n"
             digest.update(described.encode())

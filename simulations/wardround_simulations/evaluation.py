@@ -1,5 +1,6 @@
 """A finished run's model on other data: overall and per site."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,14 @@ from torch import nn
 from wardround_client.cohort import build_cohorts
 from wardround_client.prepared import prepare
 from wardround_client.training import Examples, evaluate
-from wardround_server.run_folder import STUDY, read_model
+from wardround_server.run_folder import STUDY, SUMMARY, read_model
 from wardround_shared.errors import RunFolderError
 from wardround_shared.evaluation import metrics
 from wardround_shared.messages import Fitted, read_shapes
 from wardround_shared.models import build_model
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import PhantomData, Study, load_study
-from wardround_simulations.federation import phantom_folder
+from wardround_simulations.federation import all_notes, phantom_folder
 
 _PREPROCESSING = "preprocessing."
 
@@ -92,9 +93,19 @@ def evaluate_run(path: Path, data: Path | None, *, cache: Path) -> dict[str, Any
         "metrics": metrics(overall, classes),
         "per_site": {site: metrics(counts, classes) for site, counts in per_site.items()},
         "privacy": study.privacy.mechanism,
+        "noise": _noise(path),
         "secure_aggregation": study.aggregation.secure,
-        "notes": list(cohorts.notes),
+        "set_aside": {site: dict(why) for site, why in cohorts.set_aside.items()},
+        "notes": all_notes(cohorts),
     }
+
+
+def _noise(path: Path) -> str:
+    """Where the run's noise came from; a run without a summary cannot claim any."""
+    summary = path / SUMMARY
+    if not summary.is_file():
+        return "unknown"
+    return str(json.loads(summary.read_text(encoding="utf-8")).get("noise", "unknown"))
 
 
 # Phantoms of patients that no run has trained on, unless it was given this very seed.

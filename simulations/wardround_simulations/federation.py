@@ -6,6 +6,7 @@ leaves a run folder. Only a simulation may look at all sites: it reads their jou
 
 import dataclasses
 import datetime
+import math
 import os
 import secrets
 import time
@@ -27,15 +28,22 @@ from wardround_client.cohort import Cohort, CohortSet, build_cohorts, open_cohor
 from wardround_client.journal import Journal, peak_rss_mb
 from wardround_client.secure import SECURE, SecureMember, write_identity
 from wardround_client.site import Models, Site, Workplace
+from wardround_client.training import local_seed
 from wardround_server.app import build_server_app
 from wardround_server.coordinator import Coordinator, Outcome, as_json
 from wardround_server.observer import Observer
-from wardround_server.run_folder import STUDY, SUMMARY, RunFolder
-from wardround_shared.errors import RunError, RunFolderError, StudyError
+from wardround_server.run_folder import ROUNDS, STUDY, SUMMARY, RunFolder
+from wardround_shared import json_lines
+from wardround_shared.errors import NotEnoughSitesError, RunError, RunFolderError, StudyError
 from wardround_shared.privacy.accounting import SampledGaussian, epsilon_spent
-from wardround_shared.privacy.noise import InjectedNoise, SystemNoise
+from wardround_shared.privacy.noise import InjectedNoise, NoiseSource, SystemNoise
 from wardround_shared.secure_aggregation import Identity
-from wardround_shared.secure_aggregation.roster import Roster, Terms
+from wardround_shared.secure_aggregation.codec import MAX_SITES
+from wardround_shared.secure_aggregation.roster import (
+    SMALLEST_COHORT,
+    Roster,
+    Terms,
+)
 from wardround_shared.study import PhantomData, Study
 from wardround_simulations.backends import BackendName, Node, ProcessPool, run
 from wardround_simulations.partitions import partition_of
@@ -83,12 +91,11 @@ class SiteClients:
 
     def __call__(self, device: str) -> ClientApp:
         """A `ClientApp` that serves any of the sites on `device`."""
-        noise = SystemNoise() if self.noise_seed is None else InjectedNoise(self.noise_seed)
         workplace = Workplace(
             study=self.study,
             device=torch.device(device),
             seed=self.seed,
-            noise=noise,
+            noise_of=self._noise_of(),
             repeatable=True,
         )
         models = Models(workplace)
@@ -107,6 +114,14 @@ class SiteClients:
             return sites[name]
 
         return build_client_app(site_of)
+
+    def _noise_of(self) -> Callable[[str, int], NoiseSource]:
+        """One source from the system for all; injected noise depends on site and round only."""
+        if self.noise_seed is None:
+            noise = SystemNoise()
+            return lambda _site, _round: noise
+        seed = self.noise_seed
+        return lambda site, number: InjectedNoise(local_seed(seed, f"noise/{site}", number))
 
     def _member(self, site: str) -> Callable[[], SecureMember] | None:
         if self.roster is None:
@@ -139,7 +154,12 @@ def simulate(
             pool = ProcessPool(workers=settings.workers, device=device).start()
         if pool is not None:
             stack.enter_context(pool)
+        if settings.out is not None and settings.out.exists():
+            raise RunFolderError(
+                f"{settings.out}: this run folder exists already; name another with --out."
+            )
         cohorts = read_cohorts(settings)
+        check_sites(settings.study, cohorts)
         folder = RunFolder.create(settings.out or default_run_folder(settings.study.study.name))
         folder.write_text(STUDY, study_toml(settings.study))
         simulation = _Simulation(settings, device, cohorts, folder, started)
@@ -172,6 +192,25 @@ def read_cohorts(settings: Settings) -> CohortSet:
         None if sites is None else partition_of(study.simulation, sites=sites, seed=settings.seed)
     )
     return build_cohorts(study, data, cache=settings.cache, partition=partition)
+
+
+def check_sites(study: Study, cohorts: CohortSet) -> None:
+    """Refuse a run that cannot reach its minimum of sites, before anything is written.
+
+    Raises:
+        NotEnoughSitesError: fewer sites than the study, or secure aggregation, needs.
+    """
+    sites = len(cohorts.cohorts)
+    minimum = study.aggregation.minimum_sites
+    if sites < minimum:
+        raise NotEnoughSitesError(
+            f"The data give {sites} sites, the study needs {minimum} (aggregation.minimum-sites)."
+        )
+    if study.aggregation.secure and not SMALLEST_COHORT <= sites <= MAX_SITES:
+        raise NotEnoughSitesError(
+            f"The data give {sites} sites; secure aggregation takes {SMALLEST_COHORT} to "
+            f"{MAX_SITES} (write aggregation.secure = false to let the server see each update)."
+        )
 
 
 def phantom_folder(data: PhantomData, *, cache: Path, seed: int) -> Path:
@@ -272,6 +311,7 @@ class _Simulation:
                 device=self._device,
                 pool=pool,
             )
+            return self._write("complete")
         except KeyboardInterrupt:
             self._write("interrupted", "Ctrl-C")
             raise
@@ -280,7 +320,6 @@ class _Simulation:
             with suppress(RunFolderError):
                 self._write("failed", str(error) or type(error).__name__)
             raise
-        return self._write("complete")
 
     def _enrol(self) -> Roster:
         """Give each virtual site an identity, and put all of them into the run's roster."""
@@ -321,7 +360,8 @@ class _Simulation:
             "seconds": _seconds(lines, total, self._settings),
             "peak_rss_mb": _peak_memory(lines),
             "cohorts": {cohort.site: self._about(cohort) for cohort in self._cohorts.cohorts},
-            "notes": list(self._cohorts.notes),
+            "set_aside": {site: dict(why) for site, why in self._cohorts.set_aside.items()},
+            "notes": all_notes(self._cohorts),
             "counts": {
                 "overall": [] if self._outcome is None else self._outcome.counts.tolist(),
                 "per_site": {site: last["final_counts"] for site, last in _finals(lines).items()},
@@ -330,7 +370,8 @@ class _Simulation:
         if self._outcome is not None:
             summary |= as_json(self._outcome)
         else:
-            summary["rounds"] = max((len(done) for done in lines.values()), default=0)
+            closed = json_lines.read(self._folder.path / ROUNDS)
+            summary["rounds"] = sum(1 for line in closed if not line.get("final"))
         self._folder.write_json(SUMMARY, summary)
         return summary
 
@@ -357,7 +398,7 @@ class _Simulation:
                 bounds = epsilon_spent([last], privacy.delta)
                 spent[site] = {
                     "epsilon": bounds.epsilon,
-                    "prv": bounds.prv,
+                    "prv": None if math.isnan(bounds.prv) else bounds.prv,
                     "rdp": bounds.rdp,
                     **dataclasses.asdict(last),
                 }
@@ -367,9 +408,30 @@ class _Simulation:
             "planned_epsilon": privacy.epsilon,
             "delta": privacy.delta,
             "max_grad_norm": privacy.max_grad_norm,
+            "outside": list(OUTSIDE_EPSILON),
             "epsilon": {site: values["epsilon"] for site, values in spent.items()},
             "spent": spent,
         }
+
+
+OUTSIDE_EPSILON = (
+    "class counts",
+    "the sums behind impute and standardise",
+    "metric counts on the validation split",
+    "number of training examples",
+)
+"""Derived from patients, exact, and not in epsilon: what a site discloses beside its updates."""
+
+
+def all_notes(cohorts: CohortSet) -> list[str]:
+    """The notes of all cohorts, and what was set aside without a cohort that could say so."""
+    with_cohort = {cohort.site for cohort in cohorts.cohorts}
+    return list(cohorts.notes) + [
+        f"{number} set aside {site}: {why}"
+        for site, reasons in cohorts.set_aside.items()
+        if site not in with_cohort
+        for why, number in reasons.items()
+    ]
 
 
 def _finals(lines: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, dict[str, Any]]:

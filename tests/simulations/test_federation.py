@@ -67,10 +67,11 @@ def test_inline_and_process_give_the_same_model_to_the_last_bit(study_file, hosp
 def test_private_runs_repeat_only_with_injected_noise(study_file, hospitals, tmp_path):
     def model(name: str, **keys) -> np.ndarray:
         summary = simulate(_settings(study_file, hospitals, tmp_path / name, **keys), Silent())
-        assert summary["noise"] == ("system" if not keys else "injected for a test")
+        assert summary["noise"] == ("injected for a test" if "noise_seed" in keys else "system")
         return np.concatenate([a.ravel() for a in _arrays(tmp_path / name).values()])
 
-    np.testing.assert_array_equal(model("a", noise_seed=1), model("b", noise_seed=1))
+    injected = model("a", noise_seed=1)
+    np.testing.assert_array_equal(injected, model("b", noise_seed=1, backend="process"))
     assert not np.array_equal(model("c"), model("d"))
 
 
@@ -182,16 +183,58 @@ def test_missing_data_and_missing_sites_are_one_sentence(study_file, hospitals, 
         simulate(_settings(study_file, hospitals, tmp_path / "run"), Silent())
 
 
-def test_too_few_sites_leave_a_run_folder_that_says_so(study_file, hospitals, tmp_path):
+def test_too_few_sites_are_refused_before_anything_is_written(study_file, hospitals, tmp_path):
+    """At once, and not after the hour for which a server waits for real hospitals."""
+    settings = _settings(study_file, hospitals, tmp_path / "run", "aggregation.minimum-sites=4")
+    with pytest.raises(NotEnoughSitesError, match="give 3 sites, the study needs 4"):
+        simulate(settings, Silent())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_failed_run_leaves_a_folder_that_says_why(study_file, hospitals, tmp_path):
     settings = _settings(
-        study_file, hospitals, tmp_path / "run", "aggregation.minimum-sites=4",
-        "aggregation.deadline=0.2",
+        study_file, hospitals, tmp_path / "run",
+        "privacy.mechanism=none", "training.learning-rate=1e30",
     )  # fmt: skip
-    with pytest.raises(NotEnoughSitesError, match="3 sites answered, the study needs 4"):
+    with pytest.raises(NotEnoughSitesError):
         simulate(settings, Silent())
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "failed"
-    assert "needs 4" in summary["reason"]
+    assert "diverged" in summary["reason"]
+    assert summary["rounds"] == 0
+
+
+def test_a_run_without_a_prv_bound_is_summarised_all_the_same(study_file, hospitals, tmp_path):
+    settings = _settings(study_file, hospitals, tmp_path / "run", "privacy.delta=1e-11")
+    spent = simulate(settings, Silent())["privacy"]["spent"]["north"]
+    assert spent["prv"] is None
+    assert spent["epsilon"] == spent["rdp"] > 0
+
+
+def test_another_recipe_does_not_read_what_the_last_one_prepared(study_file, hospitals, tmp_path):
+    for number, indicator in enumerate(("true", "false")):
+        steps = (
+            "preprocessing.steps=[{name='impute', indicator="
+            + indicator
+            + "}, {name='standardise'}, {name='one-hot'}]"
+        )
+        run = tmp_path / f"run{number}"
+        summary = simulate(
+            _settings(study_file, hospitals, run, "privacy.mechanism=none", steps), Silent()
+        )
+        assert summary["dropped"] == []
+
+
+def test_what_is_set_aside_is_said_with_virtual_sites_too(study_file, hospitals, tmp_path):
+    north = hospitals / "north.csv"
+    north.write_text(north.read_text().replace("north-7,", "north-7,nan", 1).replace("nan?", "nan"))
+    settings = _settings(study_file, hospitals, tmp_path / "run", "privacy.mechanism=none", sites=3)
+    summary = simulate(settings, Silent())
+    assert sum(n for why in summary["set_aside"].values() for n in why.values()) == 1
+    assert any("set aside" in note for note in summary["notes"])
+    simulate(_settings(study_file, hospitals, tmp_path / "own", "privacy.mechanism=none"), Silent())
+    result = evaluate_run(tmp_path / "own", hospitals, cache=tmp_path / "cache")
+    assert sum(n for why in result["set_aside"].values() for n in why.values()) == 1
 
 
 def test_a_diverged_training_drops_the_sites_and_says_why(study_file, hospitals, tmp_path):

@@ -48,6 +48,7 @@ class Recipe:
     Attributes:
         needs_fit: names of the steps that need sums over sites, in order.
         cache_key: SHA-256 in hex of everything in the study that changes what `decode` returns.
+        transform_key: likewise for `transform`, apart from what is fitted.
 
     Raises:
         StudyError: the steps are in an impossible order or do not fit the source.
@@ -62,6 +63,7 @@ class Recipe:
         self._steps = _array_steps(self._stages, self._columns_part)
         self.needs_fit = tuple(step.name for step in self._steps if step.needs_sums)
         self.cache_key = self._hash()
+        self.transform_key = _transform_key(study)
 
     def _hash(self) -> str:
         plan = self._stages
@@ -215,6 +217,16 @@ class Recipe:
                 f"the column {column} has missing values and the study's recipe does not impute; "
                 "add an impute step or leave the column out."
             )
+
+
+def _transform_key(study: Study) -> str:
+    """The whole recipe and the columns that it works on."""
+    content = {
+        "version": _DECODE_VERSION,
+        "steps": study.preprocessing.model_dump(mode="json"),
+        "data": study.data.model_dump(mode="json"),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _array_steps(plan: Stages, columns_part: int) -> tuple[FittedStep, ...]:

@@ -112,7 +112,7 @@ class Augment(Section):
         flip: mirror images left to right with probability 1/2.
         shift: shift by up to this share of the size (images: both axes; signals: time).
         rotate: rotate images by up to this many degrees.
-        scale: multiply by a factor within 1 +- scale.
+        scale: zoom images, or multiply signals, by a factor within 1 +- scale.
         noise: add Gaussian noise of this standard deviation.
     """
 

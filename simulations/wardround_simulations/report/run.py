@@ -35,7 +35,7 @@ class Cohort:
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """Privacy that one site spent in this run; epsilon is the larger of the two bounds."""
+    """Privacy that one site spent in this run; epsilon is PRV unless RDP contradicts it."""
 
     epsilon: float
     prv: float | None
