@@ -27,7 +27,7 @@ def prepare(cohort: Cohort, recipe: Recipe, fitted: Fitted) -> Parts:
     Raises:
         DataError: the disk is full or the cohort's folder cannot be written.
     """
-    folder = cohort.folder / f"prepared-{_digest(recipe, fitted)}"
+    folder = cohort.folder / f"prepared-{prepared_key(recipe, fitted)}"
     if not folder.is_dir():
         parts = recipe.transform(cohort.arrays, fitted)
         if all(part is array for part, array in zip(parts, cohort.arrays, strict=True)):
@@ -36,7 +36,8 @@ def prepare(cohort: Cohort, recipe: Recipe, fitted: Fitted) -> Parts:
     return tuple(np.load(file, mmap_mode="c") for file in sorted(folder.glob("*.npy")))
 
 
-def _digest(recipe: Recipe, fitted: Fitted) -> str:
+def prepared_key(recipe: Recipe, fitted: Fitted) -> str:
+    """What the prepared arrays of one cohort depend on, hashed."""
     digest = hashlib.sha256(recipe.transform_key.encode())
     for constants in fitted:
         for key in sorted(constants):

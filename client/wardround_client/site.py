@@ -21,7 +21,7 @@ from wardround_client import outbound
 from wardround_client.account import Account
 from wardround_client.cohort import Cohort
 from wardround_client.journal import Journal
-from wardround_client.prepared import prepare
+from wardround_client.prepared import prepare, prepared_key
 from wardround_client.secure import SecureMember
 from wardround_client.training import (
     Examples,
@@ -137,6 +137,8 @@ class Site:
         self._member = member
         self._clock = clock
         self._recipe = Recipe(workplace.study)
+        # Kept from round to round: mapped files, or tensors on the GPU.
+        self._examples: tuple[str, Examples] | None = None
         self._shapes = tuple(tuple(array.shape[1:]) for array in cohort.arrays)
 
     def check(self, header: Header) -> None:
@@ -277,13 +279,16 @@ class Site:
 
     def _load(self, model: GlobalModel) -> tuple[nn.Module, Examples]:
         module = self._models.load(self._shapes, model)
-        parts = prepare(self._cohort, self._recipe, model.fitted)
-        device = self._workplace.device
-        examples = Examples(
-            parts=tuple(torch.from_numpy(part).to(device) for part in parts),
-            labels=torch.from_numpy(self._cohort.labels).to(device),
-        )
-        return module, examples
+        key = prepared_key(self._recipe, model.fitted)
+        if self._examples is None or self._examples[0] != key:
+            parts = prepare(self._cohort, self._recipe, model.fitted)
+            device = self._workplace.device
+            examples = Examples(
+                parts=tuple(torch.from_numpy(part).to(device) for part in parts),
+                labels=torch.from_numpy(self._cohort.labels).to(device),
+            )
+            self._examples = (key, examples)
+        return module, self._examples[1]
 
     def _validate(self, module: nn.Module, examples: Examples) -> Floats:
         index = torch.from_numpy(self._cohort.validation)

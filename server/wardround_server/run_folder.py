@@ -22,6 +22,8 @@ ROUNDS = "rounds.jsonl"
 ROSTER = "roster.jsonl"
 MODEL = "model.safetensors"
 CHECKPOINT = "checkpoints/latest.safetensors"
+METADATA = "wardround"
+"""The one key of a safetensors file's metadata; a JSON object of strings stands under it."""
 
 
 class RunFolder:
@@ -41,12 +43,16 @@ class RunFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir()
             (path / "checkpoints").mkdir()
-        except FileExistsError as error:
-            raise RunFolderError(
-                f"{path}: this run folder exists already; name another with --out."
-            ) from error
         except OSError as error:
-            raise RunFolderError(f"{path}: cannot be made ({error.strerror}).") from error
+            # A file that stands where a parent folder should be "exists" as well.
+            if isinstance(error, FileExistsError) and os.path.lexists(path):
+                raise RunFolderError(
+                    f"{path}: this run folder exists already; name another with --out."
+                ) from error
+            raise RunFolderError(
+                f"{path}: cannot be made ({error.filename}: {error.strerror}); "
+                "name another with --out."
+            ) from error
         return cls(path)
 
     def write_text(self, name: str, text: str) -> None:
@@ -58,15 +64,17 @@ class RunFolder:
         self._replace(name, lambda target: target.write_text(text, encoding="utf-8"))
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write a JSON file; a value that is not a number in JSON is written as null."""
-        self.write_text(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        """Write a JSON file; a value that JSON has no number for is a ValueError."""
+        self.write_text(name, _json_text(content))
 
     def write_arrays(
         self, name: str, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
     ) -> None:
-        """Write a safetensors file."""
+        """Write a safetensors file; the same content always gives the same bytes."""
         contiguous = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
-        self._replace(name, lambda target: save_file(contiguous, target, dict(metadata)))
+        # safetensors writes its own metadata in an order that changes from call to call.
+        kept = {METADATA: json.dumps(dict(metadata), sort_keys=True)}
+        self._replace(name, lambda target: save_file(contiguous, target, kept))
 
     def append_line(self, name: str, content: Mapping[str, Any]) -> None:
         """Append one JSON line.
@@ -105,7 +113,15 @@ def read_model(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         raise RunFolderError(f"{path}: this is no finished run; it has no {MODEL}.")
     try:
         with safe_open(file, framework="numpy") as opened:
-            metadata = opened.metadata() or {}
-        return load_file(file), metadata
+            kept = opened.metadata() or {}
+        if METADATA not in kept:
+            raise ValueError(f"its metadata have no key {METADATA}")
+        return load_file(file), json.loads(kept[METADATA])
     except (SafetensorError, OSError, ValueError) as error:
         raise RunFolderError(f"{file}: the model file is damaged ({error}).") from error
+
+
+def _json_text(content: Mapping[str, Any]) -> str:
+    """JSON with a line for each key: readable, and made by the fast encoder."""
+    lines = [f"  {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in content.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"

@@ -16,6 +16,7 @@ from rich.console import Console
 from wardround_shared.errors import StudyError, WardroundError
 from wardround_shared.study import Study, load_study
 from wardround_simulations.backends import warm_pool
+from wardround_simulations.terminal import accept_every_letter, say
 
 app = typer.Typer(
     help="Wardround: one model learned across hospitals, and no record ever moved.",
@@ -107,14 +108,19 @@ def simulate(  # noqa: PLR0917 - the command's options
             noise_seed=noise_seed,
         )
         with _observer(chosen, json_=json_) as observer:
-            summary = run(settings, observer, pool=pool)
+            try:
+                summary = run(settings, observer, pool=pool)
+            except KeyboardInterrupt:
+                if not observer.begun:
+                    raise
+                raise _interrupted("; the run folder says so") from None
         report = _report(Path(summary["run"]))
     if json_:
         _print_json(summary)
         return
     for line in closing_lines(summary):
-        typer.echo(line)
-    typer.echo(f"report: {report}")
+        say(line)
+    say(f"report: {report}")
 
 
 @app.command(epilog="Example: wardround evaluate runs/heart-disease-... --data ../held-out")
@@ -135,19 +141,19 @@ def evaluate(
         _print_json(result)
         return
     for note in result["notes"]:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
     if result["privacy"] == "none":
-        typer.echo("The model was trained WITHOUT differential privacy (mechanism = none).")
-    typer.echo(_metrics_line("all", result["metrics"]))
+        say("The model was trained WITHOUT differential privacy (mechanism = none).")
+    say(_metrics_line("all", result["metrics"]))
     for site, measured in result["per_site"].items():
-        typer.echo(_metrics_line(site, measured))
+        say(_metrics_line(site, measured))
 
 
 @app.command(epilog="Example: wardround report runs/heart-disease-...")
 def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Write report.html, one self-contained file, into a run folder."""
     with _errors():
-        typer.echo(_report(run))
+        say(_report(run))
 
 
 @bench.command("simulation", epilog="Example: wardround bench simulation --json")
@@ -174,12 +180,13 @@ def bench_scale(
     ] = "10,100,1000",
 ) -> None:
     """10, 100 and 1,000 virtual sites on the same total of data."""
+    counts = _counts(sites)
     with _errors():
         from wardround_simulations.benchmarks.scale import (  # noqa: PLC0415 - imports torch
             bench_scale as measure,
         )
 
-        result = measure(sites=tuple(int(count) for count in sites.split(",")))
+        result = measure(sites=counts)
     _print_result(result, json_=json_)
 
 
@@ -205,7 +212,7 @@ def find_study(name: str) -> Path:
         StudyError: there is none.
     """
     path = Path(name)
-    if path.suffix == ".toml" or path.exists():
+    if path.suffix == ".toml" or path.is_file():
         return path
     shipped = studies_folder()
     found = shipped / f"{name}.toml"
@@ -241,7 +248,6 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
     lines += [f"  {drop['site']} was left out: {drop['why']}" for drop in dropped]
     for site, cohort in summary["cohorts"].items():
         lines += [f"  {site} set aside {n}: {why}" for why, n in cohort["set_aside"].items()]
-        lines += [f"  note on {site}: {note}" for note in cohort["notes"]]
     lines += [f"note: {note}" for note in summary["notes"]]
     lines.append(_metrics_line("all sites", summary["metrics"]))
     lines += [_metrics_line(site, m) for site, m in summary["per_site"].items()][:20]
@@ -254,6 +260,7 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
             f"privacy: epsilon at most {largest:.2f} at delta {privacy['delta']:g} "
             f"per {privacy['unit']}, at every site"
         )
+        lines.append(f"privacy: not covered by epsilon: {', '.join(privacy['outside'])}")
         if summary["noise"] != "system":
             lines.append("privacy: the noise was INJECTED FOR A TEST: this model is not private")
     if summary["secure_aggregation"]:
@@ -275,13 +282,16 @@ def main() -> None:
     # wait for one another on a busy machine make them a thousand times slower.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    accept_every_letter()
     app()
 
 
 def _metrics_line(name: str, measured: dict[str, Any]) -> str:
+    if not measured.get("n"):
+        return f"{name}: no validation examples"
     shown = ("auroc", "accuracy", "balanced_accuracy", "f1_macro", "sensitivity", "specificity")
     figures = [f"{key} {measured[key]:.3f}" for key in shown if measured.get(key) is not None]
-    return f"{name}: {', '.join(figures)} (n = {measured.get('n', 0):.0f})"
+    return f"{name}: {', '.join(figures)} (n = {measured['n']:.0f})"
 
 
 def _report(run: Path) -> Path:
@@ -297,9 +307,9 @@ def _print_result(result: dict[str, Any], *, json_: bool) -> None:
     for key, value in result.items():
         if key == "rows":
             for row in value:
-                typer.echo(", ".join(f"{k} {_figure(v)}" for k, v in row.items()))
+                say(", ".join(f"{k} {_figure(v)}" for k, v in row.items()))
         else:
-            typer.echo(f"{key}: {_figure(value)}")
+            say(f"{key}: {_figure(value)}")
 
 
 def _figure(value: object) -> str:
@@ -307,7 +317,7 @@ def _figure(value: object) -> str:
 
 
 def _print_json(content: dict[str, Any]) -> None:
-    typer.echo(json.dumps(content, allow_nan=False))
+    say(json.dumps(content, allow_nan=False))
 
 
 @contextmanager
@@ -333,5 +343,19 @@ def _errors() -> Iterator[None]:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        typer.echo("interrupted; the run folder says so.", err=True)
-        raise typer.Exit(130) from None
+        raise _interrupted() from None
+
+
+def _interrupted(what_is_left: str = "") -> typer.Exit:
+    typer.echo(f"interrupted{what_is_left}.", err=True)
+    return typer.Exit(130)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise typer.BadParameter(
+            f"{text!r} is no list of whole numbers with commas, such as 10,100.",
+            param_hint="--sites",
+        )
+    return tuple(map(int, parts))

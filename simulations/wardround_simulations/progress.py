@@ -9,17 +9,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from wardround_server.observer import Metrics
 from wardround_server.rounds import Dropped, RosterLine
+from wardround_simulations.terminal import say
 
 
 class PlainLines:
-    """One line a round, for pipes and logs."""
+    """One line a round, for pipes and logs.
+
+    Attributes:
+        begun: the sites have been called together, so there is a run folder.
+    """
 
     def __init__(self, rounds: int, stream: TextIO = sys.stderr) -> None:
+        self.begun = False
         self._rounds = rounds
         self._stream = stream
 
     def joined(self, sites: Sequence[str], absent: Sequence[Dropped]) -> None:
         """See `Observer`."""
+        self.begun = True
         self._say(f"{len(sites)} sites: {_listed(sites)}")
         for drop in absent:
             self._say(f"left out {drop.site}: {drop.why}")
@@ -34,20 +41,26 @@ class PlainLines:
         self._say(round_text(line, metrics_before, seconds, self._rounds))
 
     def _say(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        say(text, self._stream)
 
 
 class Bars:
-    """A bar for the rounds and one for the sites of the current round."""
+    """A bar for the rounds and one for the sites of the current round.
+
+    Attributes:
+        begun: as in `PlainLines`.
+    """
 
     def __init__(self, rounds: int, console: Console) -> None:
+        self.begun = False
         self._total = rounds
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
+            # Sites choose their names, brackets and all.
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
         )
         self._rounds = self._progress.add_task("rounds", total=rounds, note="")
@@ -63,6 +76,7 @@ class Bars:
 
     def joined(self, sites: Sequence[str], absent: Sequence[Dropped]) -> None:
         """See `Observer`."""
+        self.begun = True
         self._progress.update(self._sites, total=len(sites))
         for drop in absent:
             self._progress.console.print(f"left out {drop.site}: {drop.why}", markup=False)

@@ -1,8 +1,10 @@
 """Command-line transcripts: what a person types, and every line that comes back.
 
 `[...]` in an expected line stands for any text. Lines before `$` that begin with `#` are comments.
+Of a command with `--json`, standard output alone must be one JSON document.
 """
 
+import json
 import re
 import shlex
 import shutil
@@ -44,6 +46,8 @@ def _run(arguments: list[str]) -> tuple[int, list[str]]:
         return 0, sorted(path.name for path in Path().iterdir())
     assert arguments[0] == "wardround"
     result = CliRunner().invoke(app, arguments[1:], catch_exceptions=False)
+    if "--json" in arguments:
+        assert isinstance(json.loads(result.stdout), dict)
     return result.exit_code, result.output.splitlines()
 
 

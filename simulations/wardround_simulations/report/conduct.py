@@ -197,6 +197,9 @@ def _privacy_words(run: Run) -> dict[str, str]:
     return {
         "Epsilon": f"how much one {unit} may change what the model can reveal; smaller is more "
         "private.",
+        "Outside epsilon": "class counts, the sums behind impute and standardise, metric counts "
+        "on the validation split and the number of training examples are exact; with secure "
+        "aggregation they are known as sums over sites only.",
         "Delta": "probability with which the bound may fail.",
         "Unit": f"whose contribution is hidden: here one {unit}"
         + (
