@@ -36,7 +36,7 @@ $(RUNTIME): $(VENV)/.created pyproject.toml constraints.txt
 	touch $@
 
 $(CHECKS): $(RUNTIME)
-	$(INSTALL) -e '.[codecs,dev]'
+	$(INSTALL) -e '.[codecs,ray,dev]'
 	touch $@
 
 clean:

@@ -167,8 +167,8 @@ class Site:
 
     def statistics(self, request: Request, model: GlobalModel) -> RecordDict:
         """Sums over the training split that the next fitted preprocessing step needs [S]."""
-        training_split = tuple(array[self._cohort.train] for array in self._cohort.arrays)
-        sums = self._recipe.statistics(training_split, model.fitted)
+        cohort = self._cohort
+        sums = self._recipe.statistics(cohort.arrays, model.fitted, index=cohort.train)
         return self._sums(STATISTICS, request, sums)
 
     def train(self, request: Request, model: GlobalModel, state: RecordDict) -> RecordDict:

@@ -16,13 +16,23 @@
     `-- PrivacyError                nobody may go on: the promise to patients would be broken
         `-- BudgetError             the planned privacy budget is spent
 
-The message never holds a record, a path below the data folder that names a patient, or a value
-from a patient's record when it may leave the site: such detail stays in the site's own log.
+Which messages may leave a site: only those of classes with `may_leave_site`. They quote no record,
+no path and no file name, and whoever writes one of them keeps it so. Of any other error the server
+learns the class, and the sentence stays in the site's own log: a file may be named after a patient.
 """
+
+from typing import ClassVar
 
 
 class WardroundError(Exception):
-    """Base of all errors that end a command with one sentence and a non-zero exit."""
+    """Base of all errors that end a command with one sentence and a non-zero exit.
+
+    Attributes:
+        may_leave_site: whether the sentence may be sent to the server; a class is asked, not an
+            instance, and a subclass that may quote a path takes the permission back.
+    """
+
+    may_leave_site: ClassVar[bool] = False
 
 
 class StudyError(WardroundError):
@@ -46,15 +56,21 @@ class CohortError(DataError):
 
 
 class RunError(WardroundError):
-    """A run cannot start or go on."""
+    """A run cannot start or go on; at a site, because its training diverged."""
+
+    may_leave_site = True
 
 
 class RunFolderError(RunError):
     """The run folder exists, is incomplete, or cannot be written."""
 
+    may_leave_site = False
+
 
 class BackendError(RunError):
     """The machinery that runs the sites of a simulation failed."""
+
+    may_leave_site = False
 
 
 class NotEnoughSitesError(RunError):
@@ -64,9 +80,13 @@ class NotEnoughSitesError(RunError):
 class ProtocolError(WardroundError):
     """Two sides do not speak the same protocol, or a message is malformed."""
 
+    may_leave_site = True
+
 
 class PrivacyError(WardroundError):
     """Going on would break what was promised to patients."""
+
+    may_leave_site = True
 
 
 class BudgetError(PrivacyError):

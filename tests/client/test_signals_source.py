@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wardround_shared.errors import DataError, StudyError
+from wardround_shared.errors import CohortError, DataError, StudyError
 
 DATA = """
 [data]
@@ -76,6 +76,54 @@ def test_a_number_that_is_none_sets_the_row_aside(folder, study_of, read):
     assert [(a.key, a.reason) for a in aside] == [
         ("b.npz:X:0", "column gap holds no finite number")
     ]
+
+
+def lose(folder, whole, lost):
+    """So many whole files of three beats each, and so many that are cut."""
+    for old in folder.glob("*.npz"):
+        old.unlink()
+    for number in range(whole + lost):
+        write(folder, f"{number:02}.npz", 3)
+    for path in sorted(folder.glob("*.npz"))[:lost]:
+        path.write_bytes(path.read_bytes()[:100])
+
+
+@pytest.mark.parametrize(
+    ("files", "share", "stops"),
+    [
+        ((3, 1), 0.05, True),
+        ((19, 1), 0.05, False),
+        ((18, 1), 0.05, True),
+        ((3, 1), 0.25, False),
+        ((2, 2), 0.25, True),
+        ((1, 3), 1.0, False),
+    ],
+)
+def test_the_share_of_lost_files_is_held_to_the_limit(
+    *, folder, study_of, read, files, share, stops
+):
+    whole, lost = files
+    lose(folder, whole, lost)
+    study = study_of(DATA + f"unreadable-share = {share}\n", **SIGNAL)
+    if stops:
+        sentence = (
+            rf"the data: {lost} of {whole + lost} npz files cannot be read \(00\.npz for one\).*"
+            rf"truncated \({lost} times\).*data\.unreadable-share = {share}\.$"
+        )
+        with pytest.raises(CohortError, match=sentence):
+            read(study, folder)
+        return
+    records, aside, _ = read(study, folder)
+    assert (len(records), len(aside)) == (3 * whole, lost)
+
+
+def test_files_of_one_beat_each_count_as_beats(folder, study_of, read):
+    lose(folder, 0, 0)
+    for name in "abcd":
+        write(folder, f"{name}.npz", 1)
+    (folder / "d.npz").write_bytes(b"cut")
+    records, aside, _ = read(study_of(DATA, **SIGNAL), folder)
+    assert (len(records), [a.key for a in aside]) == (3, ["d.npz"])
 
 
 def test_arrays_of_different_lengths_are_refused(folder, study_of, read):

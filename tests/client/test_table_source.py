@@ -51,6 +51,26 @@ def test_every_row_is_accounted_for(tmp_path, study_of, read):
     assert {a.key for a in aside} == {f"a.csv:{line}" for line in (3, 4, 5, 6, 7, 8, 10)}
 
 
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [(",north,50,1", "no patient key"), ("p2,,50,1", "no site"), ("p2,north,50,", "no label")],
+)
+def test_an_empty_key_or_label_is_missing_whatever_the_study_says(
+    tmp_path, study_of, read, row, reason
+):
+    write(tmp_path, "a.csv", "who,place,age,sick", "p1,north,50,0", row)
+    records, aside, _ = read(study_of(DATA + 'missing = ["?"]\n'), tmp_path)
+    assert [r.key for r in records] == ["a.csv:2"]
+    assert [(a.key, a.reason) for a in aside] == [("a.csv:3", reason)]
+
+
+def test_an_empty_label_cannot_mean_a_class(tmp_path, study_of, read):
+    write(tmp_path, "a.csv", "who,place,age,sick", "p1,north,50,")
+    text = DATA.replace('absent = ["0"]', 'absent = ["0", " "]')
+    with pytest.raises(StudyError, match="empty cell is a missing label and cannot mean absent"):
+        read(study_of(text), tmp_path)
+
+
 def test_a_byte_order_mark_blanks_and_quotes_do_not_matter(tmp_path, study_of, read):
     text = '\ufeffwho, place ,age,sick\r\n"p1", north ," 50",1\r\n\r\n'
     (tmp_path / "a.csv").write_text(text, encoding="utf-8", newline="")

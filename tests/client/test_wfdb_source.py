@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wardround_client.sources import open_source
-from wardround_shared.errors import DataError
+from wardround_shared.errors import CohortError, DataError
 
 WHOLE = """
 [data]
@@ -20,7 +20,7 @@ label = { column = "rhythm" }
 """
 BEATS = WHOLE.replace(
     'label = { column = "rhythm" }',
-    'annotator = "atr"\nbefore = 0.1\nafter = 0.2\n'
+    'annotator = "atr"\nbefore = 0.1\nafter = 0.2\nunreadable-share = 0.5\n'
     'label = { column = "symbol", values = { absent = ["N"], present = ["V"] } }\n'
     'static = [{ column = "rr_prev" }, { column = "rr_next" }]\n'
     'relative-to-patient = ["rr_prev"]',
@@ -74,6 +74,28 @@ def test_whole_records_have_the_leads_in_the_order_asked_for(folder, study_of, r
     assert records[0].main.dtype == np.float32
     assert [(a.key, a.reason) for a in aside] == [("records.csv:4", "the file is not there")]
     assert notes == ("raw: 1 WFDB records are in no label table and are left out.",)
+
+
+def test_a_lost_record_of_many_beats_stops_the_run(folder, study_of, read):
+    strict = BEATS.replace("unreadable-share = 0.5\n", "")
+    with pytest.raises(
+        CohortError,
+        match=r"the data: 1 of 3 annotated records cannot be read \(records\.csv:4 for one\), most "
+        r"often because the file is not there \(1 times\).*unreadable-share = 0\.05\.",
+    ):
+        read(study_of(strict, **SIGNAL), folder)
+
+
+def test_records_of_one_beat_each_count_as_beats(folder, study_of, read):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import wfdb
+
+        for name in ("r1", "r2"):
+            wfdb.wrann(name, "atr", np.array([150]), ["V"], write_dir=str(folder / "raw"))
+    strict = BEATS.replace("unreadable-share = 0.5\n", "")
+    records, aside, _ = read(study_of(strict, **SIGNAL), folder)
+    assert (len(records), [a.key for a in aside]) == (2, ["records.csv:4"])
 
 
 def test_beats_have_intervals_in_seconds_and_leave_other_marks_out(folder, study_of, read):

@@ -2,63 +2,25 @@
 
 import json
 import multiprocessing
-from pathlib import Path
 
 import numpy as np
 import pytest
-
+from federations import Silent, arrays_of, settings_of
 from hospitals import write_hospital
-from wardround_server.run_folder import read_model
+
 from wardround_shared.errors import CohortError, NotEnoughSitesError, RunError, StudyError
 from wardround_shared.study import load_study
 from wardround_simulations.evaluation import evaluate_run
-from wardround_simulations.federation import Settings, simulate
-
-
-class Silent:
-    """An observer that keeps what it is told."""
-
-    def __init__(self):
-        self.closed_rounds = []
-        self.failures = []
-
-    def joined(self, sites, absent):
-        self.sites = sites
-
-    def answered(self, round_number, site, failure):
-        if failure:
-            self.failures.append((round_number, site, failure))
-
-    def closed(self, line, metrics_before, seconds):
-        self.closed_rounds.append(line)
-
-
-def _settings(study_file: Path, data: Path, out: Path, *overrides: str, **keys) -> Settings:
-    values = {
-        "study": load_study(study_file, overrides),
-        "data": data,
-        "sites": None,
-        "backend": "inline",
-        "workers": 2,
-        "device": "cpu",
-        "out": out,
-        "seed": 4,
-        "cache": out.parent / "cache",
-    }
-    return Settings(**(values | keys))
-
-
-def _arrays(run: Path) -> dict[str, np.ndarray]:
-    return read_model(run)[0]
+from wardround_simulations.federation import simulate
 
 
 def test_inline_and_process_give_the_same_model_to_the_last_bit(study_file, hospitals, tmp_path):
     for backend in ("inline", "process"):
-        plain = _settings(
+        plain = settings_of(
             study_file, hospitals, tmp_path / backend, "privacy.mechanism=none", backend=backend
         )
         simulate(plain, Silent())
-    one, other = _arrays(tmp_path / "inline"), _arrays(tmp_path / "process")
+    one, other = arrays_of(tmp_path / "inline"), arrays_of(tmp_path / "process")
     assert one.keys() == other.keys()
     for name in one:
         np.testing.assert_array_equal(one[name], other[name])
@@ -66,9 +28,9 @@ def test_inline_and_process_give_the_same_model_to_the_last_bit(study_file, hosp
 
 def test_private_runs_repeat_only_with_injected_noise(study_file, hospitals, tmp_path):
     def model(name: str, **keys) -> np.ndarray:
-        summary = simulate(_settings(study_file, hospitals, tmp_path / name, **keys), Silent())
+        summary = simulate(settings_of(study_file, hospitals, tmp_path / name, **keys), Silent())
         assert summary["noise"] == ("injected for a test" if "noise_seed" in keys else "system")
-        return np.concatenate([a.ravel() for a in _arrays(tmp_path / name).values()])
+        return np.concatenate([a.ravel() for a in arrays_of(tmp_path / name).values()])
 
     injected = model("a", noise_seed=1)
     np.testing.assert_array_equal(injected, model("b", noise_seed=1, backend="process"))
@@ -76,7 +38,7 @@ def test_private_runs_repeat_only_with_injected_noise(study_file, hospitals, tmp
 
 
 def test_the_summary_has_what_the_design_promises(study_file, hospitals, tmp_path):
-    summary = simulate(_settings(study_file, hospitals, tmp_path / "run"), Silent())
+    summary = simulate(settings_of(study_file, hospitals, tmp_path / "run"), Silent())
     assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "complete"
     assert summary["sites"] == 3
@@ -104,7 +66,7 @@ def test_the_summary_has_what_the_design_promises(study_file, hospitals, tmp_pat
 
 
 def test_a_model_scores_the_same_when_it_is_read_again(study_file, hospitals, tmp_path):
-    plain = _settings(
+    plain = settings_of(
         study_file, hospitals, tmp_path / "run", "privacy.mechanism=none", "training.rounds=20"
     )
     simulate(plain, Silent())
@@ -120,15 +82,17 @@ def test_a_model_scores_the_same_when_it_is_read_again(study_file, hospitals, tm
 
 
 def test_the_fitted_constants_come_from_all_sites(study_file, hospitals, tmp_path):
-    simulate(_settings(study_file, hospitals, tmp_path / "run", "privacy.mechanism=none"), Silent())
-    constants = {k: v for k, v in _arrays(tmp_path / "run").items() if k.startswith("preproc")}
+    simulate(
+        settings_of(study_file, hospitals, tmp_path / "run", "privacy.mechanism=none"), Silent()
+    )
+    constants = {k: v for k, v in arrays_of(tmp_path / "run").items() if k.startswith("preproc")}
     ages = np.concatenate([v.ravel() for v in constants.values()])
     assert np.isclose(ages, 60, atol=3).any(), "the mean age over all sites"
 
 
 def test_sites_deals_the_patients_to_virtual_sites(study_file, hospitals, tmp_path):
     for partition in ("iid", "dirichlet"):
-        settings = _settings(
+        settings = settings_of(
             *(study_file, hospitals, tmp_path / partition),
             *("privacy.mechanism=none", f"simulation.partition={partition}"),
             sites=5,
@@ -146,21 +110,21 @@ def test_fedprox_and_fedadam_run(study_file, hospitals, tmp_path):
             ("training.strategy=fedadam", "training.server-learning-rate=0.05"),
         ]
     ):
-        settings = _settings(study_file, hospitals, tmp_path / f"run{number}", *overrides)
+        settings = settings_of(study_file, hospitals, tmp_path / f"run{number}", *overrides)
         assert simulate(settings, Silent())["status"] == "complete"
 
 
 def test_a_single_class_at_a_site_works_with_a_note(study_file, hospitals, tmp_path):
     west = hospitals / "west.csv"
     west.write_text(west.read_text().replace("absent", "present"))
-    summary = simulate(_settings(study_file, hospitals, tmp_path / "run"), Silent())
+    summary = simulate(settings_of(study_file, hospitals, tmp_path / "run"), Silent())
     assert summary["per_site"]["west"]["auroc"] is None
     assert any("class" in note for note in summary["cohorts"]["west"]["notes"])
 
 
 def test_an_empty_site_is_left_out_with_a_note(study_file, hospitals, tmp_path):
     (hospitals / "east.csv").write_text("patient,age,pressure,sex,finding\n")
-    summary = simulate(_settings(study_file, hospitals, tmp_path / "run"), Silent())
+    summary = simulate(settings_of(study_file, hospitals, tmp_path / "run"), Silent())
     assert summary["sites"] == 3
     assert any("east" in note for note in summary["notes"])
 
@@ -169,30 +133,30 @@ def test_a_patient_in_two_sites_stops_before_anything_is_written(study_file, hos
     south = hospitals / "south.csv"
     south.write_text(south.read_text().replace("south-3,", "north-3,"))
     with pytest.raises(CohortError, match="two") as caught:
-        simulate(_settings(study_file, hospitals, tmp_path / "run"), Silent())
+        simulate(settings_of(study_file, hospitals, tmp_path / "run"), Silent())
     assert "north-3" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 
 def test_missing_data_and_missing_sites_are_one_sentence(study_file, hospitals, tmp_path):
     with pytest.raises(RunError, match="--data"):
-        simulate(_settings(study_file, None, tmp_path / "run"), Silent())
+        simulate(settings_of(study_file, None, tmp_path / "run"), Silent())
     no_site = study_file.read_text().replace('site = { file = "(.+)[.]csv" }', "")
     study_file.write_text(no_site)
     with pytest.raises(StudyError, match="--sites N"):
-        simulate(_settings(study_file, hospitals, tmp_path / "run"), Silent())
+        simulate(settings_of(study_file, hospitals, tmp_path / "run"), Silent())
 
 
 def test_too_few_sites_are_refused_before_anything_is_written(study_file, hospitals, tmp_path):
     """At once, and not after the hour for which a server waits for real hospitals."""
-    settings = _settings(study_file, hospitals, tmp_path / "run", "aggregation.minimum-sites=4")
+    settings = settings_of(study_file, hospitals, tmp_path / "run", "aggregation.minimum-sites=4")
     with pytest.raises(NotEnoughSitesError, match="give 3 sites, the study needs 4"):
         simulate(settings, Silent())
     assert not (tmp_path / "run").exists()
 
 
 def test_a_failed_run_leaves_a_folder_that_says_why(study_file, hospitals, tmp_path):
-    settings = _settings(
+    settings = settings_of(
         study_file, hospitals, tmp_path / "run",
         "privacy.mechanism=none", "training.learning-rate=1e30",
     )  # fmt: skip
@@ -205,7 +169,7 @@ def test_a_failed_run_leaves_a_folder_that_says_why(study_file, hospitals, tmp_p
 
 
 def test_a_run_without_a_prv_bound_is_summarised_all_the_same(study_file, hospitals, tmp_path):
-    settings = _settings(study_file, hospitals, tmp_path / "run", "privacy.delta=1e-11")
+    settings = settings_of(study_file, hospitals, tmp_path / "run", "privacy.delta=1e-11")
     spent = simulate(settings, Silent())["privacy"]["spent"]["north"]
     assert spent["prv"] is None
     assert spent["epsilon"] == spent["rdp"] > 0
@@ -220,7 +184,7 @@ def test_another_recipe_does_not_read_what_the_last_one_prepared(study_file, hos
         )
         run = tmp_path / f"run{number}"
         summary = simulate(
-            _settings(study_file, hospitals, run, "privacy.mechanism=none", steps), Silent()
+            settings_of(study_file, hospitals, run, "privacy.mechanism=none", steps), Silent()
         )
         assert summary["dropped"] == []
 
@@ -228,17 +192,21 @@ def test_another_recipe_does_not_read_what_the_last_one_prepared(study_file, hos
 def test_what_is_set_aside_is_said_with_virtual_sites_too(study_file, hospitals, tmp_path):
     north = hospitals / "north.csv"
     north.write_text(north.read_text().replace("north-7,", "north-7,nan", 1).replace("nan?", "nan"))
-    settings = _settings(study_file, hospitals, tmp_path / "run", "privacy.mechanism=none", sites=3)
+    settings = settings_of(
+        study_file, hospitals, tmp_path / "run", "privacy.mechanism=none", sites=3
+    )
     summary = simulate(settings, Silent())
     assert sum(n for why in summary["set_aside"].values() for n in why.values()) == 1
     assert any("set aside" in note for note in summary["notes"])
-    simulate(_settings(study_file, hospitals, tmp_path / "own", "privacy.mechanism=none"), Silent())
+    simulate(
+        settings_of(study_file, hospitals, tmp_path / "own", "privacy.mechanism=none"), Silent()
+    )
     result = evaluate_run(tmp_path / "own", hospitals, cache=tmp_path / "cache")
     assert sum(n for why in result["set_aside"].values() for n in why.values()) == 1
 
 
 def test_a_diverged_training_drops_the_sites_and_says_why(study_file, hospitals, tmp_path):
-    settings = _settings(
+    settings = settings_of(
         study_file, hospitals, tmp_path / "run",
         "privacy.mechanism=none", "training.learning-rate=1e30",
     )  # fmt: skip
@@ -255,7 +223,7 @@ def test_an_interrupt_leaves_a_run_folder_that_says_so(study_file, hospitals, tm
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        simulate(_settings(study_file, hospitals, tmp_path / "run"), Impatient())
+        simulate(settings_of(study_file, hospitals, tmp_path / "run"), Impatient())
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "interrupted"
     assert summary["rounds"] == 2
@@ -270,7 +238,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_run_goes_on(study_file, hos
                 multiprocessing.active_children()[0].kill()
 
     watcher = Killer()
-    settings = _settings(
+    settings = settings_of(
         study_file, hospitals, tmp_path / "run", "privacy.mechanism=none", backend="process"
     )
     summary = simulate(settings, watcher)

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from test_federation import Silent, _arrays, _settings
-
+from federations import Silent, arrays_of, settings_of
 from hospitals import write_hospital
+
 from wardround_client.site import Request, Site
 from wardround_server.exchange import Exchange
 from wardround_shared.errors import NotEnoughSitesError, PrivacyError
@@ -24,22 +24,22 @@ def four_hospitals(hospitals):
 
 
 def test_the_model_is_that_of_plain_sums_up_to_rounding(study_file, hospitals, tmp_path):
-    simulate(_settings(study_file, hospitals, tmp_path / "plain", PLAIN), Silent())
-    secure = _settings(study_file, hospitals, tmp_path / "secure", PLAIN, *SECURE)
+    simulate(settings_of(study_file, hospitals, tmp_path / "plain", PLAIN), Silent())
+    secure = settings_of(study_file, hospitals, tmp_path / "secure", PLAIN, *SECURE)
     summary = simulate(secure, Silent())
     assert summary["secure_aggregation"] is True
-    one, other = _arrays(tmp_path / "plain"), _arrays(tmp_path / "secure")
+    one, other = arrays_of(tmp_path / "plain"), arrays_of(tmp_path / "secure")
     for name in one:
         np.testing.assert_allclose(one[name], other[name], atol=2e-4)
 
 
 def test_inline_and_process_still_agree_to_the_last_bit(study_file, hospitals, tmp_path):
     for backend in ("inline", "process"):
-        settings = _settings(
+        settings = settings_of(
             study_file, hospitals, tmp_path / backend, PLAIN, *SECURE, backend=backend
         )
         simulate(settings, Silent())
-    one, other = _arrays(tmp_path / "inline"), _arrays(tmp_path / "process")
+    one, other = arrays_of(tmp_path / "inline"), arrays_of(tmp_path / "process")
     for name in one:
         np.testing.assert_array_equal(one[name], other[name])
 
@@ -57,7 +57,7 @@ def test_the_server_receives_nothing_of_a_site_but_its_name_shape_and_masked_byt
             yield answer
 
     monkeypatch.setattr(Exchange, "ask_each", listening)
-    simulate(_settings(study_file, hospitals, tmp_path / "run", PLAIN, *SECURE), Silent())
+    simulate(settings_of(study_file, hospitals, tmp_path / "run", PLAIN, *SECURE), Silent())
     assert kinds.pop("query.hello") == {"greeting"}
     assert set().union(*kinds.values()) == {"secure"}
     assert TRAIN in kinds
@@ -75,7 +75,7 @@ def test_a_site_that_fails_in_a_round_is_not_in_the_sum_and_comes_back(
 
     monkeypatch.setattr(Site, "train", failing)
     watcher = Silent()
-    settings = _settings(
+    settings = settings_of(
         study_file, four_hospitals, tmp_path / "run", PLAIN, *SECURE, "training.rounds=5"
     )
     summary = simulate(settings, watcher)
@@ -96,7 +96,7 @@ def test_below_the_threshold_the_round_is_given_up(study_file, hospitals, tmp_pa
 
     monkeypatch.setattr(Site, "train", failing)
     with pytest.raises(NotEnoughSitesError):
-        simulate(_settings(study_file, hospitals, tmp_path / "run", PLAIN, *SECURE), Silent())
+        simulate(settings_of(study_file, hospitals, tmp_path / "run", PLAIN, *SECURE), Silent())
     roster = (tmp_path / "run" / "roster.jsonl").read_text().splitlines()
     assert json.loads(roster[-1])["aggregated"] == []
     assert not (tmp_path / "run" / "model.safetensors").exists()
@@ -104,7 +104,9 @@ def test_below_the_threshold_the_round_is_given_up(study_file, hospitals, tmp_pa
 
 def test_two_sites_cannot_hide_in_a_sum(study_file, hospitals, tmp_path):
     (hospitals / "west.csv").unlink()
-    settings = _settings(study_file, hospitals, tmp_path / "run", PLAIN, "aggregation.secure=true")
+    settings = settings_of(
+        study_file, hospitals, tmp_path / "run", PLAIN, "aggregation.secure=true"
+    )
     with pytest.raises(NotEnoughSitesError, match="secure aggregation takes 3"):
         simulate(settings, Silent())
     assert not (tmp_path / "run").exists()
@@ -130,13 +132,13 @@ def test_a_site_never_answers_in_the_clear_when_the_study_demands_masks(
         return train(self, request, model, state)
 
     monkeypatch.setattr(Site, "train", asked_in_the_clear)
-    simulate(_settings(study_file, hospitals, tmp_path / "run", PLAIN, *SECURE), Silent())
+    simulate(settings_of(study_file, hospitals, tmp_path / "run", PLAIN, *SECURE), Silent())
     assert len(refusals) == 9
     assert all("in the clear" in refusal for refusal in refusals)
 
 
 def test_one_shot_state_is_on_disk_before_anything_is_sent(study_file, hospitals, tmp_path):
-    simulate(_settings(study_file, hospitals, tmp_path / "run", PLAIN, *SECURE), Silent())
+    simulate(settings_of(study_file, hospitals, tmp_path / "run", PLAIN, *SECURE), Silent())
     folder = tmp_path / "run" / "sites" / "west" / "secure"
     assert (folder / "state").stat().st_mode & 0o777 == 0o600
     assert (folder / "identity.key").stat().st_mode & 0o777 == 0o600
@@ -146,7 +148,7 @@ def test_one_shot_state_is_on_disk_before_anything_is_sent(study_file, hospitals
 
 
 def test_a_cohort_above_the_public_bound_is_refused(study_file, hospitals, tmp_path):
-    settings = _settings(
+    settings = settings_of(
         study_file, hospitals, tmp_path / "run", PLAIN, *SECURE, "aggregation.largest-cohort=10"
     )
     with pytest.raises(NotEnoughSitesError, match=r"largest-cohort|beyond|bound"):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wardround_client.sources.containers import require_containers
 from wardround_client.sources.examples import Example, select
 from wardround_client.sources.files import file_fault, fingerprint, matching, relative
 from wardround_client.sources.index import Cells, Index, columns_read, join_files, joined
@@ -118,14 +119,14 @@ class ArraySource:
         return self._notes
 
     def records(self) -> Iterator[RawRecord | SetAside]:
-        """Every row of the arrays; a file that cannot be read is set aside as a whole."""
-        blocks: list[_Block] = []
-        for path in self._files:
-            try:
-                blocks += self._blocks(path)
-            except UnreadableError as error:
-                key = relative(self._folder, path)
-                yield SetAside(key=key, site=None, reason=str(error))
+        """Every row of the arrays; a file that cannot be read is set aside as a whole.
+
+        Raises:
+            CohortError: too many files cannot be read, or no class fits a label.
+            DataError: an array or a column is not there.
+        """
+        blocks, lost = self._all_blocks()
+        yield from lost
         if not blocks:
             return
         index = joined(_array_index(blocks), self._data, self._folder)
@@ -144,6 +145,24 @@ class ArraySource:
                 pending = next(examples, None)
             yield from self._of_block(block, start, chosen, static)
             start = stop
+
+    def _all_blocks(self) -> tuple[list[_Block], list[SetAside]]:
+        """The arrays of all files that can be read, and the files that cannot."""
+        blocks: list[_Block] = []
+        lost: list[SetAside] = []
+        examples: list[int] = []
+        for path in self._files:
+            try:
+                found = self._blocks(path)
+            except UnreadableError as error:
+                key = relative(self._folder, path)
+                lost.append(SetAside(key=key, site=None, reason=str(error)))
+                continue
+            blocks += found
+            examples.append(sum(len(block) for block in found))
+        share = self._data.unreadable_share
+        require_containers(lost, examples, share=share, kind="npz files")
+        return blocks, lost
 
     def _blocks(self, path: Path) -> list[_Block]:
         """The arrays of one file that hold examples, each with its columns."""

@@ -14,6 +14,10 @@ from wardround_client.sources.records import SetAside
 from wardround_shared.errors import CohortError, DataError, StudyError
 from wardround_shared.study import IndexedData, SiteKey, Study
 
+# Nobody's record and no answer, whatever the study says: a row that a join finds no match for has
+# empty cells, and all such rows would become one patient.
+_EMPTY = ("",)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
@@ -67,17 +71,20 @@ def section(study: Study) -> IndexedData:
 def select(index: Index, study: Study) -> Selection:
     """Apply `where`, read label, patient and site, and thin out by `max-per-patient`.
 
+    A row without one of the three is set aside; an empty cell is always "without", also where
+    `data.missing` does not name it.
+
     Raises:
         CohortError: a label is none of the study's classes.
         DataError: a column is not there, or a file has no site.
         StudyError: the site pattern is no regular expression with a group, or a label's text
-            means two classes.
+            means two classes or is empty.
     """
     data = section(study)
     rows, notes = fulfilling(index, data, [*data.where])
     sites, patients = site_of_rows(index, data), patient_of_rows(index, data)
     labels = _labels(index, rows, study)
-    missing = marks(data.missing)
+    missing = marks(data.missing, _EMPTY)
     examples: list[Example] = []
     aside = _broken(index, data)
     for row, label in zip(rows, labels, strict=True):
@@ -172,7 +179,7 @@ def _broken(index: Index, data: IndexedData) -> list[SetAside]:
 def _labels(index: Index, rows: Sequence[int], study: Study) -> list[int | None]:
     """Class of each of the rows, or None where the label is missing."""
     data, classes = section(study), study.study.classes
-    meaning, missing = _meaning(study), marks(data.missing)
+    meaning, missing = _meaning(study), marks(data.missing, _EMPTY)
     cells = index.column(data.label.column)
     labels: list[int | None] = []
     for row in rows:
@@ -193,6 +200,11 @@ def _meaning(study: Study) -> dict[str, int]:
     meaning: dict[str, int] = {}
     for number, name in enumerate(study.study.classes):
         for text in study.data.label.values.get(name, (name,)):
+            if not text.strip():
+                raise StudyError(
+                    f"data.label.values: an empty cell is a missing label and cannot mean {name}; "
+                    "write something into these cells, or leave the text out."
+                )
             other = meaning.setdefault(canonical(text.strip()), number)
             if other != number:
                 raise StudyError(

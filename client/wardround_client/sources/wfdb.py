@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wardround_client.sources.containers import require_containers
 from wardround_client.sources.examples import (
     Example,
     fulfilling,
@@ -66,7 +67,12 @@ class WfdbSource:
         return self._notes
 
     def records(self) -> Iterator[RawRecord | SetAside]:
-        """Every record of the table, or every annotated beat of it."""
+        """Every record of the table, or every annotated beat of it.
+
+        Raises:
+            CohortError: too many annotated records cannot be read, or no class fits a label.
+            DataError: a column is not there.
+        """
         index = table_index(self._data, self._folder, self._tables)
         cells = index.column(self._data.record)
         index = dataclasses.replace(index, identities=cells, paths=cells)
@@ -124,6 +130,9 @@ class WfdbSource:
 
         At a record's ends there is no interval: the cell is empty. Rows that `where` leaves out
         by a column of the table are not opened.
+
+        Raises:
+            CohortError: too many records cannot be read.
         """
         there = [column for column in self._data.where if column in index.columns]
         rows, notes = fulfilling(index, self._data, there)
@@ -131,7 +140,8 @@ class WfdbSource:
         origin: list[int] = []
         samples: list[int] = []
         columns: dict[str, Cells] = {"symbol": [], "rr_prev": [], "rr_next": []}
-        aside = []
+        aside: list[SetAside] = []
+        found: list[int] = []
         for row in rows:
             try:
                 path = inside(self._root, index.column(self._data.record)[row])
@@ -140,12 +150,15 @@ class WfdbSource:
                 key = index.positions[row]
                 aside.append(SetAside(key=key, site=sites[row] or None, reason=str(error)))
                 continue
+            found.append(len(at))
             gaps = [f"{gap / rate:.6f}" for gap in np.diff(at)]
             origin += [row] * len(at)
             samples += at
             columns["symbol"] += symbols
             columns["rr_prev"] += ["", *gaps][: len(at)]
             columns["rr_next"] += [*gaps, ""][-len(at) :] if at else []
+        share = self._data.unreadable_share
+        require_containers(aside, found, share=share, kind="annotated records")
         beats = index.take(origin).having(columns).noting(*notes)
         positions = [f"{key}@{at}" for key, at in zip(beats.positions, samples, strict=True)]
         known = tuple(dict.fromkeys((*index.known, *columns)))

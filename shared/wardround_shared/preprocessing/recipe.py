@@ -111,12 +111,20 @@ class Recipe:
 
     # --- all records of a site ---------------------------------------------------------------
 
-    def statistics(self, arrays: tuple[Array, ...], fitted: Fitted) -> NDArray[np.float64]:
+    def statistics(
+        self,
+        arrays: tuple[Array, ...],
+        fitted: Fitted,
+        *,
+        index: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.float64]:
         """Sums for the next step that is not in `fitted`, which add over sites.
 
         Args:
-            arrays: decoded training examples, [n, ...] each; n may be 0.
+            arrays: decoded examples, [n, ...] each, possibly memory-mapped; n may be 0.
             fitted: of the earlier steps; they are applied first.
+            index: rows that count, the training split say; they are copied chunk by chunk only.
+                Without it, all rows.
 
         Raises:
             CohortError: a cell is missing and the recipe does not impute.
@@ -125,8 +133,9 @@ class Recipe:
         step = self._steps[place]
         array = arrays[step.part]
         total = step.sums(self._applied(array[:0], step.part, place, fitted))
-        for rows in _chunks(array):
-            total = total + step.sums(self._applied(array[rows], step.part, place, fitted))
+        for rows in _chunks(array, len(array) if index is None else len(index)):
+            chunk = array[rows if index is None else index[rows]]
+            total = total + step.sums(self._applied(chunk, step.part, place, fitted))
         return total
 
     def statistics_length(self, shapes: Sequence[Shape], fitted: Fitted) -> int:
@@ -166,7 +175,7 @@ class Recipe:
             return array
         end = len(self._steps)
         result = np.empty((len(array), *self._shape(array.shape[1:], part, end)), np.float32)
-        for rows in _chunks(array):
+        for rows in _chunks(array, len(array)):
             result[rows] = self._applied(array[rows], part, end, fitted)
         return result
 
@@ -262,6 +271,7 @@ def _cells(row: NDArray[Any], width: int) -> NDArray[np.float64]:
     return cells
 
 
-def _chunks(array: Array) -> Iterator[slice]:
+def _chunks(array: Array, count: int) -> Iterator[slice]:
+    """Slices of `count` rows, few enough at a time."""
     rows = max(1, _CHUNK_VALUES // max(1, int(np.prod(array.shape[1:]))))
-    return (slice(start, start + rows) for start in range(0, len(array), rows))
+    return (slice(start, start + rows) for start in range(0, count, rows))

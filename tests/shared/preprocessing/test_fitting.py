@@ -1,5 +1,7 @@
 """Fitting sees sums over all sites and nothing else."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -117,6 +119,30 @@ def test_the_length_of_the_sums_is_known_without_data_and_an_empty_site_adds_not
 def test_sums_that_are_not_finite_are_refused(image_recipe):
     with pytest.raises(CohortError, match="not finite"):
         image_recipe.fit(np.array([1.0, np.inf, np.inf]), ())
+
+
+def test_sums_over_some_rows_are_those_of_the_rows_alone(image_recipe, monkeypatch):
+    images = np.random.default_rng(1).random((11, 2, 8, 8), dtype=np.float32)
+    index = np.array([9, 0, 3, 4, 7])
+    monkeypatch.setattr(recipe_module, "_CHUNK_VALUES", 2 * 128)
+    np.testing.assert_array_equal(
+        image_recipe.statistics((images,), (), index=index),
+        image_recipe.statistics((images[index],), ()),
+    )
+    none = np.zeros(0, dtype=np.int64)
+    assert not image_recipe.statistics((images,), (), index=none).any()
+
+
+def test_sums_over_some_rows_never_hold_all_of_them(image_recipe, monkeypatch):
+    images = np.ones((1000, 2, 32, 32), np.float32)  # 8 MB
+    monkeypatch.setattr(recipe_module, "_CHUNK_VALUES", 10 * 2048)
+    tracemalloc.start()
+    try:
+        image_recipe.statistics((images,), (), index=np.arange(900))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_500_000
 
 
 def test_chunks_change_neither_sums_nor_result(image_recipe, monkeypatch):

@@ -111,9 +111,10 @@ def test_an_error_reply_says_no_more_than_it_may(backend: BackendName, caplog) -
             codes.add(reply.error.code)
 
     start(backend, server(main), failing_app)
-    assert errors == {1: "ValueError", 2: "The cohort is empty: choose another folder."}
+    assert errors == {1: "ValueError", 2: "DataError"}
     assert codes == {2}, "flwr's code for a client app that raised"
     assert "patient 4711" in caplog.text, "the site's own log has it all"
+    assert "/wards/north/patient-4711: cannot be written" in caplog.text
 
 
 @pytest.mark.parametrize("backend", LOCAL)

@@ -20,7 +20,7 @@ from flwr.app import (
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from wardround_shared.errors import CohortError, DataError
+from wardround_shared.errors import DataError, RunError
 from wardround_simulations.backends import Node
 
 PARAMETERS = 20_000  # 80 kB: large enough for shared memory
@@ -121,7 +121,7 @@ def training_app(device: str) -> ClientApp:
 
 
 def failing_app(device: str) -> ClientApp:
-    """Site 1 fails with a record in its text, site 2 with an error of ours, site 3 is killed."""
+    """Site 1 fails with a record in its text, site 2 with a path, site 3 is killed."""
     app = training_app(device)
 
     @app.evaluate()
@@ -130,7 +130,7 @@ def failing_app(device: str) -> ClientApp:
         if site == "site-001":
             raise ValueError("patient 4711 has no label")
         if site == "site-002":
-            raise CohortError("The cohort is empty: choose another folder.")
+            raise DataError("/wards/north/patient-4711: cannot be written; free some disk space.")
         if site == "site-003":
             os.kill(os.getpid(), signal.SIGKILL)
         return Message(
@@ -141,7 +141,7 @@ def failing_app(device: str) -> ClientApp:
     def attempt(message: Message, context: Context) -> Message:
         attempts = context.state.setdefault("attempts", MetricRecord({"number": 0}))
         attempts["number"] += 1
-        raise CohortError(f"Attempt {attempts['number']} failed.")
+        raise RunError(f"Attempt {attempts['number']} failed.")
 
     return app
 

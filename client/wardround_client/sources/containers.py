@@ -1,0 +1,42 @@
+"""Files that hold many examples each: how many of them may be lost.
+
+A lost file of one example is one lost example, and the cohort's share of examples sees it. A lost
+npz file or annotated record hides an unknown number of examples, thousands perhaps, so here the
+files themselves are counted.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from wardround_client.sources.records import SetAside
+from wardround_shared.errors import CohortError
+
+
+def require_containers(
+    lost: Sequence[SetAside], examples: Sequence[int], *, share: float, kind: str
+) -> None:
+    """Refuse data with too many unreadable files.
+
+    Unlike the number of examples, the number allowed is not rounded up: one file may be most of
+    the data. Where no readable file holds several examples, files are examples and nothing is
+    asked here.
+
+    Args:
+        lost: one entry for each file that cannot be read.
+        examples: of each file that was read, how many it holds.
+        share: of the files that may be lost, `data.unreadable-share`.
+        kind: what the files are called in the message.
+
+    Raises:
+        CohortError: naming how many are lost, one of them, and the most frequent reason.
+    """
+    total = len(lost) + len(examples)
+    # Rounded: 0.07 * 100 is 7.000000000000001.
+    if max(examples, default=0) <= 1 or len(lost) <= round(share * total, 6):
+        return
+    ((reason, count),) = Counter(one.reason for one in lost).most_common(1)
+    raise CohortError(
+        f"the data: {len(lost)} of {total} {kind} cannot be read ({lost[0].key} for one), most "
+        f"often because {reason} ({count} times); that is more than "
+        f"data.unreadable-share = {share:g}."
+    )
