@@ -37,7 +37,7 @@ from wardround_shared.study import Study
 
 NO_SITE = "(no site)"
 # Raise it with any change of what is written: caches are kept by it.
-_LAYOUT = 1
+_LAYOUT = 2
 _EXAMPLE = np.dtype([("label", "<i8"), ("patient", "<i8"), ("validation", "?")])
 
 

@@ -46,7 +46,7 @@ from wardround_shared.messages import (
     Header,
     add_secure,
 )
-from wardround_shared.models import build_model, unflatten_
+from wardround_shared.models import build_model, parameter_count, unflatten_
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.privacy.noise import NoiseSource
 from wardround_shared.secure_aggregation import RandomBytes
@@ -108,12 +108,13 @@ class Models:
             ).to(self._workplace.device)
             self._built[shapes] = module
         received = torch.from_numpy(model.parameters.copy()).to(self._workplace.device)
-        if received.numel() != sum(p.numel() for p in module.parameters()):
+        try:
+            unflatten_(module, received)
+        except ValueError as error:
             raise ProtocolError(
                 f"The received model has {received.numel()} parameters, the study's model "
-                f"{sum(p.numel() for p in module.parameters())}."
-            )
-        unflatten_(module, received)
+                f"{parameter_count(module)}."
+            ) from error
         return module
 
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,7 +25,6 @@ from wardround_shared.privacy.noise import NoiseSource
 from wardround_shared.study import Privacy, Training
 
 Augmentation = Callable[[tuple[Tensor, ...], torch.Generator], tuple[Tensor, ...]]
-Loss = Callable[[Tensor, Tensor], Tensor]
 Step = Callable[[tuple[Tensor, ...], Tensor], None]
 
 EVALUATION_BATCH = 128
@@ -82,15 +82,15 @@ def train(
         settings: what the study asks of this round.
     """
     received = flatten(module)
-    torch.manual_seed(settings.seed)  # dropout
-    shuffle = torch.Generator().manual_seed(settings.seed)
     device = examples.labels.device
+    _seed_dropout(device, settings.seed)
+    shuffle = torch.Generator().manual_seed(settings.seed)
     change = torch.Generator(device=device).manual_seed(settings.seed)
     optimiser = _optimiser(module, settings)
-    centre = [parameter.detach().clone() for parameter in module.parameters()]
     pull = settings.training.proximal * learning_rate(settings.training, settings.round)
+    centre = [p.detach().clone() for p in module.parameters()] if pull else []
     module.train()
-    with _step(module, optimiser, _loss(settings, device), settings, len(index)) as step:
+    with _step(module, optimiser, settings, _class_weights(settings, device), len(index)) as step:
         for batch in _batches(index, settings, shuffle):
             parts, labels = examples.take(batch.to(device))
             if settings.augmentation is not None and len(batch):
@@ -98,7 +98,6 @@ def train(
             step(parts, labels)
             if pull:
                 _pull_back(module, centre, pull)
-    module.eval()
     delta: NDArray[np.float32] = (flatten(module) - received).cpu().numpy()
     return delta
 
@@ -126,6 +125,17 @@ def learning_rate(training: Training, round_number: int) -> float:
     return training.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def _seed_dropout(device: torch.device, seed: int) -> None:
+    """Seed the generator that dropout on this device uses.
+
+    `torch.manual_seed` would also note the call's stack for every kind of device there might be,
+    at a millisecond a round.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 def _batches(index: Tensor, settings: LocalTraining, shuffle: torch.Generator) -> Iterator[Tensor]:
     """Indices of each step: shuffled batches, or Poisson samples under DP (may be empty)."""
     if settings.protection is not None:
@@ -142,46 +152,47 @@ def _batches(index: Tensor, settings: LocalTraining, shuffle: torch.Generator) -
         yield from index[order].split(settings.training.batch_size)
 
 
-def _loss(settings: LocalTraining, device: torch.device) -> Loss:
-    """Cross-entropy per example [B]; `balanced` weighs classes by their share over all sites."""
-    weights = None
-    if settings.training.class_weights == "balanced":
-        counts = torch.from_numpy(np.maximum(settings.class_counts, 1.0))
-        weights = (counts.sum() / (len(counts) * counts)).float().to(device)
-
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        return functional.cross_entropy(logits, labels, weight=weights, reduction="none")
-
-    return loss
+def _class_weights(settings: LocalTraining, device: torch.device) -> Tensor | None:
+    """Weight of each class, float32 [K], whose mean over all sites' examples is 1."""
+    if settings.training.class_weights == "none":
+        return None
+    counts = torch.from_numpy(np.maximum(settings.class_counts, 1.0))
+    return (counts.sum() / (len(counts) * counts)).float().to(device)
 
 
 def _optimiser(module: nn.Module, settings: LocalTraining) -> torch.optim.Optimizer:
+    """The study's optimiser, its step over all parameters fused into one call."""
     training = settings.training
     rate = learning_rate(training, settings.round)
     parameters = list(module.parameters())
     if training.optimiser == "sgd":
         return torch.optim.SGD(
-            parameters, lr=rate, momentum=training.momentum, weight_decay=training.weight_decay
+            parameters,
+            lr=rate,
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
+            fused=True,
         )
     kind = torch.optim.Adam if training.optimiser == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=rate, weight_decay=training.weight_decay)
+    return kind(parameters, lr=rate, weight_decay=training.weight_decay, fused=True)
 
 
 @contextmanager
 def _step(
     module: nn.Module,
     optimiser: torch.optim.Optimizer,
-    loss: Loss,
     settings: LocalTraining,
+    weights: Tensor | None,
     examples: int,
 ) -> Iterator[Step]:
     """The optimiser's step for the life of one local training."""
     if settings.protection is None:
-        yield _plain_step(module, optimiser, loss)
+        yield _plain_step(module, optimiser, weights)
         return
     from wardround_shared.privacy.dp_sgd import DpSgd  # noqa: PLC0415 - slow import
 
     protection = settings.protection
+    loss = partial(functional.cross_entropy, weight=weights, reduction="none")
     with DpSgd(
         module,
         optimiser,
@@ -193,12 +204,21 @@ def _step(
         yield lambda parts, labels: private.step(parts, labels, loss)
 
 
-def _plain_step(module: nn.Module, optimiser: torch.optim.Optimizer, loss: Loss) -> Step:
+def _plain_step(
+    module: nn.Module, optimiser: torch.optim.Optimizer, weights: Tensor | None
+) -> Step:
     """The step of a bare PyTorch loop."""
 
     def step(parts: tuple[Tensor, ...], labels: Tensor) -> None:
         optimiser.zero_grad()
-        loss(module(*parts), labels).mean().backward()
+        logits = module(*parts)
+        if weights is None:
+            loss = functional.cross_entropy(logits, labels)
+        else:
+            # Divided by the examples, not by their weights: so the batches add up to the epoch.
+            loss = functional.cross_entropy(logits, labels, weight=weights, reduction="sum")
+            loss = loss / len(labels)
+        loss.backward()
         optimiser.step()
 
     return step

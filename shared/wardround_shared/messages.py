@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
+from wardround_shared.arrays import from_message, to_message
 from wardround_shared.errors import ProtocolError
 
 PROTOCOL_VERSION = 1
@@ -200,13 +201,13 @@ def model_record(header: Header, model: GlobalModel) -> RecordDict:
     content = header_record(header)
     content["model"] = ArrayRecord(
         {
-            "parameters": Array(np.ascontiguousarray(model.parameters, dtype=np.float32)),
-            "class-counts": Array(np.asarray(model.class_counts, dtype=np.float64)),
+            "parameters": to_message(np.asarray(model.parameters, dtype=np.float32)),
+            "class-counts": to_message(np.asarray(model.class_counts, dtype=np.float64)),
         }
     )
     content["fitted"] = ArrayRecord(
         {
-            f"{step}.{key}": Array(np.asarray(value))
+            f"{step}.{key}": to_message(np.asarray(value))
             for step, constants in enumerate(model.fitted)
             for key, value in constants.items()
         }
@@ -243,9 +244,9 @@ def update_record(update: Update) -> RecordDict:
         {
             "update": ArrayRecord(
                 {
-                    "delta": Array(update.delta),
-                    "weight": Array(np.array([update.weight])),
-                    "counts": Array(update.counts),
+                    "delta": to_message(update.delta),
+                    "weight": to_message(np.array([update.weight])),
+                    "counts": to_message(update.counts),
                 }
             )
         }
@@ -271,7 +272,7 @@ def read_update(content: RecordDict) -> Update:
 
 def sums_record(sums: Floats) -> RecordDict:
     """Content of the answer to `STATISTICS` (summed statistics) and `EVALUATE` (counts)."""
-    return RecordDict({"sums": ArrayRecord({"sums": Array(sums)})})
+    return RecordDict({"sums": ArrayRecord({"sums": to_message(sums)})})
 
 
 def read_sums(content: RecordDict) -> Floats:
@@ -288,7 +289,7 @@ def add_secure(content: RecordDict, parts: Mapping[str, bytes]) -> RecordDict:
     extended = RecordDict(dict(content))
     # As arrays, since a masked vector is as large as the model and travels like it.
     extended["secure"] = ArrayRecord(
-        {name: Array(np.frombuffer(part, dtype=np.uint8)) for name, part in parts.items()}
+        {name: to_message(np.frombuffer(part, dtype=np.uint8)) for name, part in parts.items()}
     )
     return extended
 
@@ -345,10 +346,7 @@ def _arrays(content: RecordDict, name: str) -> dict[str, NDArray[np.generic]]:
     record = content.get(name)
     if not isinstance(record, ArrayRecord):
         raise ProtocolError(f"A message is malformed: it has no arrays {name!r}.")
-    try:
-        return {key: array.numpy() for key, array in record.items()}
-    except (TypeError, ValueError, EOFError, OSError) as error:
-        raise ProtocolError(f"A message is malformed: {name!r} cannot be decoded.") from error
+    return {key: from_message(array) for key, array in record.items()}
 
 
 def _vector(arrays: Mapping[str, NDArray[np.generic]], name: str, kind: type[F]) -> NDArray[F]:

@@ -57,7 +57,9 @@ def test_plain_training_is_the_bare_loop_to_the_last_bit():
     module = _module()
     received = flatten(module)
     shuffle = torch.Generator().manual_seed(11)
-    optimiser = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    optimiser = torch.optim.SGD(
+        module.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01, fused=True
+    )
     for _ in range(2):
         for batch in torch.randperm(10, generator=shuffle).split(4):
             optimiser.zero_grad()

@@ -52,14 +52,14 @@ def unflatten_(module: nn.Module, vector: Tensor) -> None:
     Raises:
         ValueError: the vector has another length.
     """
-    if vector.shape != (parameter_count(module),):
+    # Once: walking through a module takes longer than copying a small one.
+    parameters = list(module.parameters())
+    sizes = [parameter.numel() for parameter in parameters]
+    if vector.shape != (sum(sizes),):
         raise ValueError(
             f"a vector of shape {tuple(vector.shape)} does not fit a model of "
-            f"{parameter_count(module)} parameters"
+            f"{sum(sizes)} parameters"
         )
     with torch.no_grad():
-        start = 0
-        for parameter in module.parameters():
-            stop = start + parameter.numel()
-            parameter.copy_(vector[start:stop].view_as(parameter))
-            start = stop
+        for parameter, values in zip(parameters, vector.split(sizes), strict=True):
+            parameter.copy_(values.view_as(parameter))

@@ -2,7 +2,8 @@
 
 It trains and validates on the very batches that the federation uses (same cohorts, same seeds,
 same model), and averages the sites' models after every round, with nothing else around it: no
-messages, no run folder, no metrics beyond the validation outputs. P = model parameters.
+messages, no run folder, no metrics beyond the validation outputs. The optimiser is PyTorch's with
+its defaults; a site's is the same one with `fused=True`. P = model parameters.
 """
 
 import multiprocessing
@@ -51,7 +52,7 @@ class Sites:
         self.module = first_model(loop, self._cohorts[0][0])
 
     def round(self, received: Tensor, number: int) -> tuple[Tensor, int]:
-        """Train every site once from `received` (float32 [P]); weighted sum of deltas, weight."""
+        """Validate, then train every site from `received` (float32 [P]); sum of deltas, weight."""
         total = torch.zeros_like(received, dtype=torch.float64)
         weight = 0
         for cohort, images, labels in self._cohorts:
@@ -63,6 +64,12 @@ class Sites:
             total += (trained - received).double() * len(cohort.train)
             weight += len(cohort.train)
         return total, weight
+
+    def validate(self, received: Tensor) -> None:
+        """Run the validation batches of every site through a model (float32 [P])."""
+        unflatten_(self.module, received)
+        for cohort, images, _ in self._cohorts:
+            self._validate(images, torch.from_numpy(cohort.validation))
 
     def _train(self, images: Tensor, labels: Tensor, index: Tensor, seed: int, number: int) -> None:
         training = self._loop.study.training
@@ -110,6 +117,7 @@ def in_one_process(loop: BareLoop) -> tuple[float, Tensor]:
         for number in range(1, loop.study.training.rounds + 1):
             total, weight = sites.round(model, number)
             model = (model + total / weight).float()
+        sites.validate(model)
         return time.perf_counter() - started, model
     finally:
         torch.set_num_threads(before)
@@ -136,6 +144,9 @@ def in_two_processes(loop: BareLoop) -> float:
             other_total, other_weight = here.recv()
             total += torch.from_numpy(other_total)
             model = (model + total / (weight + other_weight)).float()
+        here.send((model.numpy(), None))
+        sites.validate(model)
+        here.recv()
         return time.perf_counter() - started
     finally:
         here.send(None)
@@ -148,5 +159,9 @@ def _serve(loop: BareLoop, cohorts: Sequence[Path], pipe: Connection) -> None:
     pipe.send("ready")
     while (request := pipe.recv()) is not None:
         model, number = request
+        if number is None:
+            sites.validate(torch.from_numpy(model))
+            pipe.send("done")
+            continue
         total, weight = sites.round(torch.from_numpy(model), number)
         pipe.send((total.numpy(), weight))

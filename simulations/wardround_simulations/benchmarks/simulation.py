@@ -140,8 +140,7 @@ def _bare_loop(settings: Settings) -> BareLoop:
     fitted: tuple[Any, ...] = ()
     for _ in recipe.needs_fit:
         sums = sum(
-            recipe.statistics(tuple(array[cohort.train] for array in cohort.arrays), fitted)
-            for cohort in cohorts
+            recipe.statistics(cohort.arrays, fitted, index=cohort.train) for cohort in cohorts
         )
         fitted = (*fitted, recipe.fit(np.asarray(sums), fitted))
     return BareLoop(
