@@ -40,7 +40,9 @@ class Examples:
 
     def take(self, index: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """The batch with these indices (int64 [B])."""
-        return tuple(part[index] for part in self.parts), self.labels[index]
+        # A third of the time of part[index].
+        parts = tuple(part.index_select(0, index) for part in self.parts)
+        return parts, self.labels.index_select(0, index)
 
 
 @dataclass(frozen=True, kw_only=True)

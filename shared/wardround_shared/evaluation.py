@@ -80,13 +80,14 @@ def count(probabilities: ArrayLike, labels: ArrayLike) -> Array:
             "The model's output is not finite, it has diverged; lower training.learning-rate."
         )
     loss = -np.log(np.maximum(p[np.arange(len(y)), y], _LEAST_PROBABILITY)).sum()
-    confused = np.bincount(y * k + p.argmax(axis=1), minlength=k * k)
-    histograms = [
-        np.bincount(_bin(p, c)[(y == c) == positive], minlength=BINS)
-        for c in _positive_classes(k)
-        for positive in (True, False)
+    # Each example adds one to a cell of the confusion matrix and to a bin of each score.
+    cells = [
+        _HEAD + y * k + p.argmax(axis=1),
+        *(_start(k, c) + BINS * (y != c) + _bin(p, c) for c in _positive_classes(k)),
     ]
-    return np.concatenate([[len(y), loss], confused, *histograms]).astype(np.float64)
+    counts = np.bincount(np.concatenate(cells), minlength=length).astype(np.float64)
+    counts[:_HEAD] = len(y), loss
+    return counts
 
 
 def metrics(counts: Array, classes: tuple[str, ...]) -> dict[str, float | int | None]:
@@ -97,20 +98,24 @@ def metrics(counts: Array, classes: tuple[str, ...]) -> dict[str, float | int | 
     f1_macro and balanced_accuracy are those of scikit-learn.
     """
     k = len(classes)
-    table = confusion(counts, k)
-    n = float(counts[0])
-    true, predicted, hits = table.sum(axis=1), table.sum(axis=0), np.diag(table)
-    recall = _ratio(hits, true)
-    specificity = _ratio(n - true - predicted + hits, n - true)
-    shown = slice(1, None) if k == 2 else slice(None)
+    # Python's own numbers: a handful of them is faster without numpy, and sites do it every round.
+    table: list[list[float]] = confusion(counts, k).tolist()
+    n, loss = counts[:_HEAD].tolist()
+    hits = [table[c][c] for c in range(k)]
+    true = [sum(row) for row in table]
+    predicted = [sum(column) for column in zip(*table, strict=True)]
+    recall = [_ratio(hits[c], true[c]) for c in range(k)]
+    specificity = [_ratio(n - true[c] - predicted[c] + hits[c], n - true[c]) for c in range(k)]
+    f1 = [_ratio(2.0 * hits[c], true[c] + predicted[c]) for c in range(k)]
+    positives = _positive_classes(k)
     return {
-        "accuracy": _mean(_ratio(hits.sum(keepdims=True), np.array([n]))),
+        "accuracy": _ratio(sum(hits), n),
         "balanced_accuracy": _mean(recall),
-        "auroc": _mean(np.array([_area(*_histograms(counts, k, c)) for c in _positive_classes(k)])),
-        "f1_macro": _mean(_ratio(2.0 * hits, true + predicted)),
-        "sensitivity": _mean(recall[shown]),
-        "specificity": _mean(specificity[shown]),
-        "loss": _mean(_ratio(counts[1:2], np.array([n]))),
+        "auroc": _mean([_area(*_histograms(counts, k, c)) for c in positives]),
+        "f1_macro": _mean(f1),
+        "sensitivity": _mean([recall[c] for c in positives]),
+        "specificity": _mean([specificity[c] for c in positives]),
+        "loss": _ratio(loss, n),
         "n": round(n),
     }
 
@@ -169,6 +174,11 @@ def _positive_classes(k: int) -> range:
     return range(1, 2) if k == 2 else range(k)
 
 
+def _start(k: int, c: int) -> int:
+    """Where the histograms of a positive class begin: examples of the class, then all others."""
+    return _HEAD + k * k + 2 * BINS * (c - _positive_classes(k).start)
+
+
 def _bin(p: Array, c: int) -> NDArray[np.int64]:
     """The bin of each example's score for class c.
 
@@ -189,28 +199,24 @@ def _histograms(counts: Array, k: int, class_index: int) -> tuple[Array, Array]:
         # The score of the first class is that of the second one, mirrored.
         positive, negative = _histograms(counts, 2, 1)
         return negative[::-1], positive[::-1]
-    start = _HEAD + k * k + 2 * BINS * (class_index - (k == 2))
+    start = _start(k, class_index)
     pair = counts[start : start + 2 * BINS].reshape(2, BINS)
     return pair[0], pair[1]
 
 
-def _area(positive: Array, negative: Array) -> float:
-    """Area under the ROC curve; pairs in the same bin count half. NaN without such pairs."""
-    pairs = positive.sum() * negative.sum()
-    if pairs == 0:
-        return float("nan")
-    below = np.cumsum(negative) - negative / 2.0
-    return float((positive * below).sum() / pairs)
+def _area(positive: Array, negative: Array) -> float | None:
+    """Area under the ROC curve; pairs in the same bin count half. None without such pairs."""
+    below = np.cumsum(negative)
+    pairs = float(positive.sum()) * float(below[-1])
+    return _ratio(float(positive @ (below - negative / 2.0)), pairs)
 
 
-def _ratio(numerator: Array, denominator: Array) -> Array:
-    """Element by element; NaN where there is nothing to divide by."""
-    result = np.full(np.shape(denominator), np.nan)
-    np.divide(numerator, denominator, out=result, where=denominator > 0)
-    return result
+def _ratio(numerator: float, denominator: float) -> float | None:
+    """The quotient; None where there is nothing to divide by."""
+    return numerator / denominator if denominator > 0 else None
 
 
-def _mean(values: Array) -> float | None:
+def _mean(values: list[float | None]) -> float | None:
     """Mean of what is defined; None if nothing is."""
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else None
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None

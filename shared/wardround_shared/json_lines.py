@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from wardround_shared.errors import RunFolderError
 
@@ -18,20 +18,24 @@ def append(file: Path, content: Mapping[str, Any]) -> None:
     """
     line = (json.dumps(content, allow_nan=False) + "\n").encode()
     try:
-        with file.open("ab", buffering=0) as lines:
-            before = os.fstat(lines.fileno()).st_size
-            if _write(lines, line) < len(line):
+        # Without Python's file object, which asks the disk four times more; sites write often.
+        lines = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            taken = _write(lines, line)
+            if taken < len(line):
                 # The disk took a part; it would spoil the next reading.
-                lines.truncate(before)
+                os.ftruncate(lines, os.fstat(lines).st_size - taken)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(lines)
     except OSError as error:
         raise RunFolderError(f"{file}: cannot be written ({error.strerror}).") from error
 
 
-def _write(lines: BinaryIO, line: bytes) -> int:
+def _write(lines: int, line: bytes) -> int:
     """Bytes that the disk took of one write; none if it is full."""
     try:
-        return lines.write(line)
+        return os.write(lines, line)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             return 0
