@@ -38,7 +38,7 @@ def launch(number: int, device: str) -> tuple[BaseProcess, Connection]:
         OSError: The process cannot be started.
         EOFError: The fork server ended.
     """
-    context = _context()
+    context = warm_context()
     ours, theirs = context.Pipe()
     try:
         process = context.Process(
@@ -66,7 +66,8 @@ def leave_interrupts_to_the_main_thread() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 
 
-def _context() -> ForkServerContext | SpawnContext:
+def warm_context() -> ForkServerContext | SpawnContext:
+    """How processes are started here: by a fork server that has imported what they need."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

@@ -122,6 +122,7 @@ def _route_logging(outbox: _Outbox, levels: Mapping[str, int]) -> None:
 def _load() -> None:
     """Import what client apps need while the parent is still busy; hold torch to one thread."""
     import torch  # noqa: PLC0415  (only workers need it here)
+    import torch._dynamo  # noqa: PLC0415  (the first step of an optimiser would; it takes long)
 
     import wardround_simulations.backends.answer  # noqa: F401, PLC0415
 

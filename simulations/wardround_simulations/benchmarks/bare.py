@@ -6,7 +6,6 @@ messages, no run folder, no metrics beyond the validation outputs. The optimiser
 its defaults; a site's is the same one with `fused=True`. P = model parameters.
 """
 
-import multiprocessing
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from wardround_shared.messages import Fitted
 from wardround_shared.models import build_model, flatten, unflatten_
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import Study
+from wardround_simulations.backends.launch import warm_context
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,7 @@ class Sites:
             images = torch.from_numpy(np.array(prepare(cohort, recipe, loop.fitted)[0]))
             self._cohorts.append((cohort, images, torch.from_numpy(cohort.labels)))
         self.module = first_model(loop, self._cohorts[0][0])
+        _warm_up()
 
     def round(self, received: Tensor, number: int) -> tuple[Tensor, int]:
         """Validate, then train every site from `received` (float32 [P]); sum of deltas, weight."""
@@ -95,6 +96,13 @@ class Sites:
                 self.module(images[batch])
 
 
+def _warm_up() -> None:
+    """Take the first step of an optimiser in this process, which imports for most of a second."""
+    parameter = torch.zeros(1, requires_grad=True)
+    parameter.sum().backward()
+    torch.optim.SGD([parameter], lr=0.1).step()
+
+
 def first_model(loop: BareLoop, cohort: Cohort) -> nn.Module:
     """The study's model as the coordinator initialises it."""
     shapes = tuple(tuple(array.shape[1:]) for array in cohort.arrays)
@@ -128,7 +136,7 @@ def in_two_processes(loop: BareLoop) -> float:
 
     The second process is started and warmed up before the clock starts.
     """
-    context = multiprocessing.get_context("forkserver")
+    context = warm_context()
     here, there = context.Pipe()
     other = context.Process(target=_serve, args=(loop, loop.cohorts[1::2], there), daemon=True)
     other.start()
