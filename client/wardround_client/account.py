@@ -1,7 +1,11 @@
 """What a site has spent in a run: the plan, solved once, and the steps taken from it.
 
 The account lives in the node's Flower context, so it is there again in the next round. Steps are
-taken off before they are trained: a training that breaks off has been paid for.
+taken off before they are trained: a training that raises an error has been paid for. But the
+context's state goes back with the answer: if the worker process dies in the middle of a round, the
+steps that it took are lost from the account, and the epsilon that is reported is too small by
+them. A ledger on disk that is written before the training, and that counts over all studies, is a
+work of its own and not there yet.
 """
 
 import math
@@ -10,7 +14,11 @@ from dataclasses import dataclass
 from flwr.app import ConfigRecord, RecordDict
 
 from wardround_shared.errors import BudgetError, PrivacyError
-from wardround_shared.privacy.accounting import SampledGaussian, noise_multiplier_for
+from wardround_shared.privacy.accounting import (
+    SampledGaussian,
+    noise_multiplier_for,
+    require_reachable,
+)
 from wardround_shared.study import Study
 
 _KEY = "privacy-account"
@@ -40,10 +48,9 @@ def plan(study: Study, examples: int) -> Plan:
         study: with a private mechanism.
         examples: number of training examples at the site.
     """
-    training, privacy = study.training, study.privacy
-    sample_rate = min(1.0, training.batch_size / max(examples, 1))
-    steps_per_round = training.local_epochs * math.ceil(1 / sample_rate)
-    planned = steps_per_round * training.rounds
+    privacy = study.privacy
+    sample_rate, steps_per_round = _sampling(study, examples)
+    planned = steps_per_round * study.training.rounds
     return Plan(
         sample_rate=sample_rate,
         steps_per_round=steps_per_round,
@@ -52,6 +59,27 @@ def plan(study: Study, examples: int) -> Plan:
             epsilon=privacy.epsilon, delta=privacy.delta, sample_rate=sample_rate, steps=planned
         ),
     )
+
+
+def require_plan(study: Study, examples: int) -> None:
+    """Refuse a study that `plan` would refuse, without solving the noise; arguments as there.
+
+    Raises:
+        PrivacyError: no noise reaches the study's epsilon.
+    """
+    sample_rate, steps_per_round = _sampling(study, examples)
+    require_reachable(
+        epsilon=study.privacy.epsilon,
+        delta=study.privacy.delta,
+        sample_rate=sample_rate,
+        steps=steps_per_round * study.training.rounds,
+    )
+
+
+def _sampling(study: Study, examples: int) -> tuple[float, int]:
+    """Sample rate, and steps of one round."""
+    sample_rate = min(1.0, study.training.batch_size / max(examples, 1))
+    return sample_rate, study.training.local_epochs * math.ceil(1 / sample_rate)
 
 
 class Account:

@@ -23,6 +23,7 @@ import torch
 from flwr.app import Context
 from flwr.clientapp import ClientApp
 
+from wardround_client.account import require_plan
 from wardround_client.app import build_client_app
 from wardround_client.cohort import Cohort, CohortSet, build_cohorts, open_cohort
 from wardround_client.journal import Journal, peak_rss_mb
@@ -160,6 +161,7 @@ def simulate(
             )
         cohorts = read_cohorts(settings)
         check_sites(settings.study, cohorts)
+        check_privacy(settings.study, cohorts)
         folder = RunFolder.create(settings.out or default_run_folder(settings.study.study.name))
         folder.write_text(STUDY, study_toml(settings.study))
         simulation = _Simulation(settings, device, cohorts, folder, started)
@@ -211,6 +213,17 @@ def check_sites(study: Study, cohorts: CohortSet) -> None:
             f"The data give {sites} sites; secure aggregation takes {SMALLEST_COHORT} to "
             f"{MAX_SITES} (write aggregation.secure = false to let the server see each update)."
         )
+
+
+def check_privacy(study: Study, cohorts: CohortSet) -> None:
+    """Refuse a run whose epsilon no noise reaches at some site, before anything is written.
+
+    Raises:
+        PrivacyError: raise epsilon, or plan fewer rounds.
+    """
+    if study.privacy.private:
+        for examples in {len(cohort.train) for cohort in cohorts.cohorts}:
+            require_plan(study, examples)
 
 
 def phantom_folder(data: PhantomData, *, cache: Path, seed: int) -> Path:

@@ -60,6 +60,10 @@ def test_study_id_changes_with_any_value():
         ("training.proximal=0.1", ["proximal", "fedprox"]),
         ("training.average-last=9", ["average-last"]),
         ("privacy.epsilon=0", ["privacy.epsilon"]),
+        (
+            "study.task=image-classification",
+            ["study.task", "image-classification", "data.source", "tabular-classification"],
+        ),
     ],
 )
 def test_a_fault_is_named_with_file_key_value_and_what_is_allowed(override, words):
@@ -68,6 +72,96 @@ def test_a_fault_is_named_with_file_key_value_and_what_is_allowed(override, word
     for word in words:
         assert word in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+SIGNALS = (
+    "study.task=signal-classification",
+    "data={source='signals', label={column='y'}, arrays=['a.npz'], sampling-rate=100.0}",
+)
+WFDB = (
+    "study.task=signal-classification",
+    "data={source='wfdb', label={column='y'}, table=['a.csv'], record='r', leads=['II']}",
+)
+IMAGES = (
+    "study.task=image-classification",
+    "data={source='images', label={column='y'}, table=['a.csv'], file='f'}",
+)
+ARRAYS = (
+    "study.task=image-classification",
+    "data={source='images', label={column='y'}, arrays=['a.npz']}",
+)
+
+
+@pytest.mark.parametrize(
+    ("others", "idle", "words", "working"),
+    [
+        (
+            ["training.optimiser=adamw"],
+            "training.momentum=0.9",
+            ["training.momentum: 0.9", '"adamw"', "momentum = 0", '"sgd"'],
+            "training.optimiser=sgd",
+        ),
+        (
+            ["simulation.partition=iid"],
+            "simulation.alpha=0.5",
+            ["simulation.alpha: 0.5", '"iid"', '"dirichlet"'],
+            "simulation.partition=dirichlet",
+        ),
+        (
+            ["model.name=lstm"],
+            "model.front-kernel=5",
+            ["model.front-kernel: 5", "front"],
+            "model.front=8",
+        ),
+        (
+            ["model.name=lstm", "model.front=0"],
+            "model.front-stride=2",
+            ["model.front-stride: 2", "front"],
+            "model.front=8",
+        ),
+        (WFDB, "data.before=0.2", ["data.before: 0.2", "annotator"], "data.annotator=atr"),
+        (WFDB, "data.after=0.2", ["data.after: 0.2", "annotator"], "data.annotator=atr"),
+        (
+            IMAGES,
+            "data.images=*scans",
+            ['data.images: "*scans"', "arrays"],
+            "data={source='images', label={column='y'}, arrays=['a.npz'], images='*scans'}",
+        ),
+        (
+            ARRAYS,
+            "data.folder=below",
+            ['data.folder: "below"', "patterns"],
+            "data={source='images', label={column='y'}, table=['a'], file='f', folder='below'}",
+        ),
+        (
+            SIGNALS,
+            "preprocessing.steps=[{name='normalise', lower=5.0}]",
+            ["preprocessing.steps.0.lower: 5.0", "signals", "median"],
+            "preprocessing.steps=[{name='normalise'}]",
+        ),
+    ],
+)
+def test_a_key_that_would_have_no_effect_is_refused(others, idle, words, working):
+    with pytest.raises(StudyError) as caught:
+        parse_study(MINIMAL, origin="study.toml", overrides=[*others, idle])
+    for word in ["study.toml: ", *words]:
+        assert word in str(caught.value)
+    parse_study(MINIMAL, origin="study.toml", overrides=others)
+    parse_study(MINIMAL, origin="study.toml", overrides=[*others, idle, working])
+
+
+def test_momentum_can_be_taken_back_where_the_optimiser_has_none():
+    no_momentum = ["training.optimiser=adam", "training.momentum=0"]
+    assert parse_study(MINIMAL, origin="s", overrides=no_momentum).training.momentum == 0
+
+
+def test_what_only_matters_to_privacy_or_masks_may_stay_when_they_are_off():
+    """An override that switches them off does not have to take the rest out of the file."""
+    text = MINIMAL.replace('mechanism = "none"', 'mechanism = "dp-sgd"\nunit = "record"')
+    text = text.replace('unit = "record"', 'unit = "record"\nepsilon = 1.0\nmax-grad-norm = 2.0')
+    text = text.replace("secure = false", "secure = true\nring-bits = 16")
+    off = ["privacy.mechanism=none", "aggregation.secure=false"]
+    assert parse_study(text, origin="s", overrides=off).privacy.private is False
 
 
 def test_what_the_software_cannot_do_is_refused():
@@ -90,6 +184,30 @@ def test_private_settings_hold_only_while_training_is_private():
     private = ["privacy.mechanism=dp-sgd", "privacy.unit=record"]
     assert plain.training.batch_size == 32
     assert parse_study(text, origin="s", overrides=private).training.batch_size == 64
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("[private.trianing]\nrounds = 9\n", "private.trianing: there is no such key"),
+        ("[private]\nrounds = 9\n", "private.rounds: there is no such key"),
+        ("[private.training]\nroundz = 9\n", "private.training.roundz: there is no such key"),
+        ("[private.training]\nrounds = 0\n", "private.training.rounds: 0 is not allowed"),
+        ("[private.model]\nname = 'cnn'\nhidden = []\n", "private.model.hidden: there is no"),
+        ("[private.preprocessing]\nsteps = [{ name = 'crop' }]\n", "private.preprocessing.steps.0"),
+    ],
+)
+@pytest.mark.parametrize("mechanism", [[], ["privacy.mechanism=dp-sgd", "privacy.unit=record"]])
+def test_a_fault_under_private_is_refused_whether_it_is_in_force_or_not(section, key, mechanism):
+    with pytest.raises(StudyError) as caught:
+        parse_study(MINIMAL + section, origin="study.toml", overrides=mechanism)
+    assert str(caught.value).startswith(f"study.toml: {key}")
+
+
+def test_private_settings_that_are_not_in_force_need_not_suit_an_override():
+    text = MINIMAL + "[private.training]\noptimiser = 'sgd'\nmomentum = 0.9\n"
+    plain = parse_study(text, origin="s", overrides=["training.optimiser=adam"])
+    assert plain.training.optimiser == "adam"
 
 
 def test_a_private_model_of_another_kind_replaces_the_model_as_a_whole():
@@ -126,7 +244,8 @@ def test_a_file_that_is_missing_or_no_toml_is_one_sentence(tmp_path: Path):
 
 def test_a_study_survives_being_written_and_read_again():
     study = parse_study(MINIMAL, origin="s")
-    again = check_study(study.model_dump(mode="json", by_alias=True), origin="t")
+    written = study.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    again = check_study(written, origin="t")
     assert again == study
     assert again.study_id == study.study_id
 

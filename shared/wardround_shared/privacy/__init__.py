@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from wardround_shared.privacy.accounting import Spent as Spent
     from wardround_shared.privacy.accounting import epsilon_spent as epsilon_spent
     from wardround_shared.privacy.accounting import noise_multiplier_for as noise_multiplier_for
+    from wardround_shared.privacy.accounting import require_reachable as require_reachable
     from wardround_shared.privacy.dp_sgd import DpSgd as DpSgd
     from wardround_shared.privacy.dp_sgd import poisson_batches as poisson_batches
     from wardround_shared.privacy.noise import InjectedNoise as InjectedNoise
@@ -28,6 +29,7 @@ _HOMES = {
     "epsilon_spent": "accounting",
     "noise_multiplier_for": "accounting",
     "poisson_batches": "dp_sgd",
+    "require_reachable": "accounting",
 }
 
 __all__ = list(_HOMES)

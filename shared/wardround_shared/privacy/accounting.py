@@ -113,6 +113,32 @@ def noise_multiplier_for(*, epsilon: float, delta: float, sample_rate: float, st
     return _solve(float(epsilon), float(delta), float(sample_rate), int(steps))
 
 
+def require_reachable(*, epsilon: float, delta: float, sample_rate: float, steps: int) -> None:
+    """Refuse what `noise_multiplier_for` would refuse, at once unless epsilon is very small.
+
+    Raises:
+        PrivacyError: a value out of range, or an epsilon that no noise reaches.
+    """
+    _check_positive("epsilon", epsilon)
+    _check_delta(delta)
+    _check_rate(sample_rate)
+    _check_steps(steps)
+    if _bound_under_most_noise(delta, steps) > epsilon:
+        noise_multiplier_for(epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=steps)
+
+
+def _bound_under_most_noise(delta: float, steps: int) -> float:
+    """Epsilon by RDP under the most noise that a search is sure to try, sampling left out.
+
+    In closed form (RDP of the Gaussian mechanism: Mironov 2017, corollary 3), without Opacus; a
+    sample rate below 1 only lowers it.
+    """
+    orders = np.array(_ORDERS)
+    rdp = steps * orders / (2.0 * (_MOST / 2.0) ** 2)
+    converted = rdp + np.log1p(-1.0 / orders) - (math.log(delta) + np.log(orders)) / (orders - 1.0)
+    return max(float(converted.min()), 0.0)
+
+
 @lru_cache(maxsize=256)
 def _solve(epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
     if steps == 0:

@@ -1,5 +1,6 @@
 """Reading a study file: parsed, overridden and checked once, at the edge."""
 
+import copy
 import json
 import tomllib
 from collections.abc import Sequence
@@ -9,7 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from wardround_shared.errors import StudyError, UnsupportedError
+from wardround_shared.errors import StudyError
+from wardround_shared.study.combinations import check_combinations
 from wardround_shared.study.document import Study
 
 
@@ -36,7 +38,8 @@ def parse_study(text: str, *, origin: str, overrides: Sequence[str] = ()) -> Stu
 
     Private training wants other settings than plain training (larger batches, less noise to fit).
     What stands under `[private]`, for example `[private.training]`, takes the place of the
-    study's own keys while `privacy.mechanism` is not `none`. Overrides come last.
+    study's own keys while `privacy.mechanism` is not `none`. Overrides come last. A fault under
+    `[private]` is refused whether it is in force or not.
     """
     try:
         content = tomllib.loads(text)
@@ -45,6 +48,8 @@ def parse_study(text: str, *, origin: str, overrides: Sequence[str] = ()) -> Stu
     private = content.pop("private", {})
     if not isinstance(private, dict):
         raise StudyError(f"{origin}: private: this must be a section, [private.training] say.")
+    if private:
+        _check_private(content, private, origin)
     mechanism = _mechanism(content, overrides)
     if mechanism != "none":
         _merge(content, private)
@@ -63,7 +68,7 @@ def check_study(content: dict[str, Any], *, origin: str) -> Study:
         study = Study.model_validate(content)
     except ValidationError as error:
         raise StudyError(f"{origin}: {_first_fault(error)}") from error
-    _check_combinations(study, origin)
+    check_combinations(study, origin)
     return study
 
 
@@ -74,6 +79,35 @@ def _mechanism(content: dict[str, Any], overrides: Sequence[str]) -> object:
         if override.partition("=")[0].strip() == "privacy.mechanism":
             _override(trial, override)
     return trial["privacy"].get("mechanism")
+
+
+def _check_private(content: dict[str, Any], private: dict[str, Any], origin: str) -> None:
+    """Refuse a fault of what stands under `[private]`; other faults are left to the study's check.
+
+    Overrides are left out: one that is meant for plain training need not suit private training.
+    """
+    merged = copy.deepcopy(content)
+    _merge(merged, private)
+    try:
+        Study.model_validate(merged)
+    except ValidationError as error:
+        for fault in error.errors():
+            path = _path(fault["loc"])
+            if _stands_in(private, path):
+                raise StudyError(
+                    f"{origin}: private.{'.'.join(path)}: {_wording(fault)}."
+                ) from error
+
+
+def _stands_in(content: dict[str, Any], path: Sequence[str]) -> bool:
+    place: object = content
+    for part in path:
+        if not isinstance(place, dict):
+            return True  # inside a list, which stands there as a whole
+        if part not in place:
+            return False
+        place = place[part]
+    return True
 
 
 def _merge(content: dict[str, Any], changes: dict[str, Any]) -> None:
@@ -143,19 +177,3 @@ def _wording(fault: ErrorDetails) -> str:
     if kind == "value_error":
         return message
     return f"{json.dumps(given, default=str)[:80]} is not allowed here, {message}"
-
-
-def _check_combinations(study: Study, origin: str) -> None:
-    if study.privacy.private and study.privacy.unit == "patient":
-        raise UnsupportedError(
-            f"{origin}: privacy.unit: this version protects single records only; "
-            'write unit = "record", or mechanism = "none" to train without protection.'
-        )
-    if study.study.task == "text-classification":
-        raise UnsupportedError(f"{origin}: study.task: this version has no text models yet.")
-    unknown = [c for c in study.data.label.values if c not in study.study.classes]
-    if unknown:
-        raise StudyError(
-            f"{origin}: data.label.values: {unknown[0]!r} is none of the study's classes "
-            f"({', '.join(study.study.classes)})."
-        )

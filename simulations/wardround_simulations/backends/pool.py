@@ -6,6 +6,10 @@ A worker's states, and what leads from one to the next::
        |                  |               |
        `------ its process ends: a new one takes its place; if busy, its message gets an error
 
+A busy worker may have one more order lying in its pipe, so that it goes on without waiting for us;
+should it end before, that message goes to another. The last messages of a round are not handed out
+in advance: whoever is ready first takes them.
+
 Neither Flower nor torch is imported here, so that workers are on their way within milliseconds
 of a command's start, while the command itself imports the two.
 """
@@ -48,6 +52,9 @@ _log = logging.getLogger(__name__)
 _FAILED_STARTS = 3
 # Seconds that a process is given to be gone once its pipe is closed or it was told to end.
 _GRACE = 2.0
+# Bytes that a pipe takes while nobody reads at its other end, on any system. A larger order would
+# keep us from reading, while its worker may be waiting for us to read its reply.
+_AHEAD = 4096
 
 
 @dataclass(eq=False, kw_only=True)
@@ -66,7 +73,7 @@ class _Worker:
     replies: ReplyReader = field(default_factory=ReplyReader)
     told: bool = False  # has been sent the factory
     ready: bool = False
-    task: _Task | None = None
+    tasks: deque[_Task] = field(default_factory=deque)  # it works on the first
 
 
 class ProcessPool:
@@ -94,8 +101,8 @@ class ProcessPool:
         self._wake_r, self._wake_w = multiprocessing.Pipe(duplex=False)
         # The dispatching thread's own.
         self._workers: list[_Worker] = []
-        self._idle: deque[_Worker] = deque()  # the longest idle first
         self._pending: deque[_Task] = deque()
+        self._homes: dict[int, int] = {}  # by node: the worker that has its data open
         self._outgoing = Outgoing(self._names)
         self._failed_starts = 0
         self._thread = threading.Thread(target=self._dispatch, name="dispatch", daemon=True)
@@ -218,23 +225,50 @@ class ProcessPool:
                 if not worker.told:
                     worker.told = True
                     _send(worker, factory)
-        while self._idle and (task := self._next_task()) is not None:
-            self._order(self._idle.popleft(), task)
+        for worker in self._workers:
+            if worker.ready and not worker.tasks and (task := self._next_task(worker)):
+                self._order(worker, task)
+        for worker in self._workers:
+            if len(worker.tasks) == 1 and len(self._pending) > self._size:
+                task = self._next_task(worker)
+                if task is not None and not self._order(worker, task, at_most=_AHEAD):
+                    self._pending.appendleft(task)
 
-    def _next_task(self) -> _Task | None:
-        """Take the oldest message whose node is not busy: a context is in one place at a time."""
-        busy = {worker.task.context.node_id for worker in self._workers if worker.task}
-        for pending in self._pending:
-            if pending.context.node_id not in busy:
-                self._pending.remove(pending)
-                return pending
-        return None
+    def _next_task(self, worker: _Worker) -> _Task | None:
+        """Take the oldest message for a node that this worker served last, else the oldest.
 
-    def _order(self, worker: _Worker, task: _Task) -> None:
-        worker.task = task
+        None whose node is busy: a context is in one place at a time.
+        """
+        busy = {task.context.node_id for other in self._workers for task in other.tasks}
+        free = (task for task in self._pending if task.context.node_id not in busy)
+        chosen = None
+        for task in free:
+            if self._homes.get(task.context.node_id) == worker.number:
+                chosen = task
+                break
+            chosen = chosen or task
+        if chosen is not None:
+            self._pending.remove(chosen)
+        return chosen
+
+    def _order(self, worker: _Worker, task: _Task, *, at_most: int | None = None) -> bool:
+        """Send a task, unless the pipe would have to take more than `at_most` bytes."""
         self._hold(task, large_bytes(task.context.state))
         order = Order(message=task.message, context=task.context, segment=task.segment)
-        _send(worker, pack(order, self._outgoing.place))
+        packed = pack(order, self._outgoing.place)
+        if at_most is not None and len(packed) > at_most:
+            self._recall(task)
+            return False
+        worker.tasks.append(task)
+        self._homes[task.context.node_id] = worker.number
+        _send(worker, packed)
+        return True
+
+    def _recall(self, task: _Task) -> None:
+        """Make a task as it was before it was handed out."""
+        for data in large_bytes(task.context.state):
+            self._outgoing.release(data)
+            task.held.remove(data)
 
     def _hold(self, task: _Task, data: list[bytes]) -> None:
         for item in data:
@@ -265,22 +299,18 @@ class ProcessPool:
             case Ready():
                 worker.ready = True
                 self._failed_starts = 0
-                self._idle.append(worker)
             case Refused(name=name, error=error):
                 raise error or BackendError(
                     f"The client app cannot be built in a worker process ({name}): "
                     "run with --backend inline to see where."
                 )
             case Answered(message=message, state=state):
-                if worker.task is not None:
-                    worker.task.context.state = state
-                self._finish(worker, message)
-                self._idle.append(worker)
+                task = worker.tasks.popleft()
+                task.context.state = state
+                self._finish(task, message)
 
-    def _finish(self, worker: _Worker, reply: Message) -> None:
-        """Take the worker's task from it, with this reply as the outcome."""
-        task, worker.task = worker.task, None
-        assert task is not None
+    def _finish(self, task: _Task, reply: Message) -> None:
+        """Let go of a task, with this reply as the outcome."""
         for data in task.held:
             self._outgoing.release(data)
         with self._changed:
@@ -291,14 +321,15 @@ class ProcessPool:
         """Note that a worker's process has ended; the next `_fill` replaces it."""
         cause = _end(worker)
         self._workers.remove(worker)
-        if worker in self._idle:
-            self._idle.remove(worker)
         if not worker.ready:
             self._count_failed_start(cause)
-        elif worker.task is not None:
-            self._report_crash(worker, worker.task, cause)
+        elif worker.tasks:
+            self._report_crash(worker.tasks.popleft(), cause)
+            for task in worker.tasks:  # it never began them
+                self._recall(task)
+            self._pending.extendleft(reversed(worker.tasks))
 
-    def _report_crash(self, worker: _Worker, task: _Task, cause: str) -> None:
+    def _report_crash(self, task: _Task, cause: str) -> None:
         # Flower is imported by now, since there is a message.
         from flwr.app import Message  # noqa: PLC0415
 
@@ -306,7 +337,7 @@ class ProcessPool:
 
         error = process_ended(task.context.node_config["site"], cause)
         _log.warning("%s; a new one takes its place", error.reason)
-        self._finish(worker, Message(error, reply_to=task.message))
+        self._finish(task, Message(error, reply_to=task.message))
 
     def _count_failed_start(self, cause: str) -> None:
         self._failed_starts += 1
@@ -341,6 +372,6 @@ def _end(worker: _Worker) -> str:
     code = worker.process.exitcode
     worker.process.close()
     worker.replies.close()
-    if worker.task is not None:
-        discard(worker.task.segment)
+    if worker.tasks:
+        discard(worker.tasks[0].segment)
     return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # Below this many bytes a pipe is as fast as a segment (measured; both take some 0.1 ms).
 LARGE = 64 * 1024
 
+# Segments that a worker's replies take in turn.
+_TURNS = 2
+
 Place = tuple[str, int, int]  # segment, offset in bytes, length in bytes
 
 
@@ -157,13 +160,16 @@ class Incoming:
 
 
 class ReplyWriter:
-    """A worker's one segment for replies; each overwrites the one before, which was read by then.
+    """A worker's two segments for replies, in turn.
 
-    It grows and is never given up: touching new pages costs more than copying into old ones.
+    A reply overwrites the last but one. That was read by then, since no worker has more than two
+    orders at a time. Segments grow and are never given up: touching new pages costs more than
+    copying into old ones.
     """
 
     def __init__(self) -> None:
         self._segment: SharedMemory | None = None
+        self._last: SharedMemory | None = None
 
     def pack(self, value: object, data: Sequence[bytes], name: str) -> bytes:
         """Return a pickle of `value`, with those byte strings of it that are `data` in the segment.
@@ -171,6 +177,8 @@ class ReplyWriter:
         If that is too small there will be a new one, called `name`.
         """
         places: dict[int, Place] = {}
+        if data:
+            self._segment, self._last = self._last, self._segment
         if data and self._fits(sum(map(len, data)), name):
             assert self._segment is not None
             offset = 0
@@ -192,26 +200,28 @@ class ReplyWriter:
 
 
 class ReplyReader:
-    """The parent's side of one worker's segment."""
+    """The parent's side of one worker's segments."""
 
     def __init__(self) -> None:
-        self._segment: SharedMemory | None = None
+        self._segments: dict[str, SharedMemory] = {}  # the last one used at the end
 
     def unpack(self, data: bytes) -> Any:
         """Return what the worker packed."""
         return unpack(data, self._fetch)
 
     def close(self) -> None:
-        """Unlink the segment."""
-        segment, self._segment = self._segment, None
-        _unlink(segment)
+        """Unlink the segments."""
+        while self._segments:
+            _unlink(self._segments.popitem()[1])
 
     def _fetch(self, place: Place) -> bytes:
         name, offset, length = place
-        if self._segment is None or self._segment.name != name:
-            self.close()
-            self._segment = SharedMemory(name)
-        return bytes(_bytes_of(self._segment)[offset : offset + length])
+        segment = self._segments.pop(name, None) or SharedMemory(name)
+        self._segments[name] = segment
+        if len(self._segments) > _TURNS:
+            # The worker has outgrown it.
+            _unlink(self._segments.pop(next(iter(self._segments))))
+        return bytes(_bytes_of(segment)[offset : offset + length])
 
 
 def discard(name: str) -> None:

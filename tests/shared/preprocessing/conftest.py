@@ -39,6 +39,7 @@ _SOURCES: dict[str, dict[str, Any]] = {
     },
     "wfdb": {"source": "wfdb", "record": "record", "table": ["t.csv"], "leads": ["MLII"]},
 }
+_TASKS = {"table": "tabular-classification", "images": "image-classification"}
 
 
 def make_recipe_of(source: str, *steps: dict[str, Any], **data: Any) -> Recipe:
@@ -47,7 +48,7 @@ def make_recipe_of(source: str, *steps: dict[str, Any], **data: Any) -> Recipe:
             {
                 "study": {
                     "name": "test",
-                    "task": "image-classification",
+                    "task": _TASKS.get(_SOURCES[source]["source"], "signal-classification"),
                     "classes": ["absent", "present"],
                 },
                 "data": {**_SOURCES[source], **_LABEL, **data},

@@ -76,16 +76,27 @@ def test_a_receiver_reads_a_model_once_and_forgets_it_with_the_next(outgoing: Ou
     assert receiver.unpack(pack(MODEL, outgoing.place)) is not first
 
 
-def test_replies_reuse_a_segment_that_grows_when_it_has_to() -> None:
+def test_replies_take_two_segments_in_turn_which_grow_when_they_have_to() -> None:
     writer, reader, names = ReplyWriter(), ReplyReader(), Names()
-    made = [names.new() for _ in range(4)]
-    for name, value in zip(made, [MODEL, MODEL[::-1], MODEL * 2, MODEL], strict=True):
+    made = [names.new() for _ in range(6)]
+    for name, value in zip(
+        made, [MODEL, MODEL, MODEL[::-1], MODEL * 2, MODEL * 2, MODEL], strict=True
+    ):
         assert reader.unpack(writer.pack({"reply": value}, [value], name)) == {"reply": value}
-    assert not exists(made[0]), "outgrown"
-    assert exists(made[2])
-    assert not exists(made[3]), "never needed"
+    assert [exists(name) for name in made] == [False, False, False, True, True, False]
     reader.close()
-    assert not exists(made[2])
+    assert not any(exists(name) for name in made)
+
+
+def test_a_reply_is_there_until_the_next_but_one() -> None:
+    writer, reader, names = ReplyWriter(), ReplyReader(), Names()
+    first, second = writer.pack(MODEL, [MODEL], names.new()), b""
+    for value in (MODEL[::-1], MODEL):
+        second = writer.pack(value, [value], names.new())
+        assert reader.unpack(first) == (MODEL if value != MODEL else MODEL[::-1])
+        first = second
+    assert reader.unpack(second) == MODEL
+    reader.close()
 
 
 def test_without_room_all_goes_through_the_pipe(monkeypatch, outgoing: Outgoing) -> None:

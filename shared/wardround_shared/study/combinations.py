@@ -1,0 +1,149 @@
+"""What goes together in a study, once each section by itself is right.
+
+A key that is taken and then ignored would let its author believe in something that never happens:
+it is refused like one that is misspelt.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from wardround_shared.errors import StudyError, UnsupportedError
+from wardround_shared.study.data import ImagesData, SignalsData, WfdbData
+from wardround_shared.study.document import Study, Task
+from wardround_shared.study.learning import Lstm
+from wardround_shared.study.preprocessing import Normalise
+from wardround_shared.study.section import Section
+
+_TASKS: dict[str, Task] = {
+    "table": "tabular-classification",
+    "images": "image-classification",
+    "dicom": "image-classification",
+    "phantom": "image-classification",
+    "wfdb": "signal-classification",
+    "signals": "signal-classification",
+}
+
+
+def check_combinations(study: Study, origin: str) -> None:
+    """Refuse what cannot be done, what contradicts itself, and what would have no effect.
+
+    Raises:
+        UnsupportedError: not in this version.
+        StudyError: naming `origin`, key, value and what to do.
+    """
+    if study.privacy.private and study.privacy.unit == "patient":
+        raise UnsupportedError(
+            f"{origin}: privacy.unit: this version protects single records only; "
+            'write unit = "record", or mechanism = "none" to train without protection.'
+        )
+    task, source = study.study.task, study.data.source
+    if task == "text-classification":
+        raise UnsupportedError(f"{origin}: study.task: this version has no text models yet.")
+    if task != _TASKS[source]:
+        raise StudyError(
+            f'{origin}: study.task: "{task}" does not fit data.source = "{source}"; '
+            f'write "{_TASKS[source]}", or name another source.'
+        )
+    unknown = [c for c in study.data.label.values if c not in study.study.classes]
+    if unknown:
+        raise StudyError(
+            f"{origin}: data.label.values: {unknown[0]!r} is none of the study's classes "
+            f"({', '.join(study.study.classes)})."
+        )
+    for idle in _idle(study):
+        raise StudyError(
+            f"{origin}: {idle.key}: {idle.value} has no effect {idle.because}; {idle.remedy}."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Idle:
+    """A key without effect; `value` as the file has it."""
+
+    key: str
+    value: str
+    because: str
+    remedy: str
+
+
+def _idle(study: Study) -> Iterator[_Idle]:
+    """Every key that is given and that the other keys make idle."""
+    training = study.training
+    if training.momentum and training.optimiser != "sgd":
+        yield _Idle(
+            key="training.momentum",
+            value=str(training.momentum),
+            because=f'with optimiser = "{training.optimiser}"',
+            remedy='write momentum = 0, or optimiser = "sgd"',
+        )
+    if study.simulation.partition == "iid":
+        yield from _given(
+            "simulation",
+            study.simulation,
+            ("alpha",),
+            because='with partition = "iid"',
+            otherwise='write partition = "dirichlet"',
+        )
+    if isinstance(study.model, Lstm) and not study.model.front:
+        yield from _given(
+            "model",
+            study.model,
+            ("front_kernel", "front_stride"),
+            because="without a front end",
+            otherwise="give front the channels of one",
+        )
+    yield from _idle_in_data(study)
+
+
+def _idle_in_data(study: Study) -> Iterator[_Idle]:
+    data = study.data
+    if isinstance(data, WfdbData) and data.annotator is None:
+        yield from _given(
+            "data",
+            data,
+            ("before", "after"),
+            because="without an annotator",
+            otherwise="name the annotator whose beats are meant",
+        )
+    if isinstance(data, ImagesData) and not data.arrays:
+        yield from _given(
+            "data",
+            data,
+            ("images",),
+            because="with file",
+            otherwise="name the npz files in arrays",
+        )
+    if isinstance(data, ImagesData) and data.arrays:
+        yield from _given(
+            "data",
+            data,
+            ("folder",),
+            because="with arrays",
+            otherwise="write the folder into their patterns",
+        )
+    if not isinstance(data, SignalsData | WfdbData):
+        return
+    for place, step in enumerate(study.preprocessing.steps):
+        if isinstance(step, Normalise):
+            yield from _given(
+                f"preprocessing.steps.{place}",
+                step,
+                ("lower", "upper"),
+                because="on signals, which are normalised by median and deviation",
+                otherwise="take images",
+            )
+
+
+def _given(
+    place: str, section: Section, names: tuple[str, ...], *, because: str, otherwise: str
+) -> Iterator[_Idle]:
+    """Those of the names that are written out in the section, whatever their value."""
+    for name in names:
+        if name in section.model_fields_set:
+            yield _Idle(
+                key=f"{place}.{name.replace('_', '-')}",
+                value=json.dumps(getattr(section, name)),
+                because=because,
+                remedy=f"leave it out, or {otherwise}",
+            )
