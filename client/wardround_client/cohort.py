@@ -137,6 +137,16 @@ def open_cohort(folder: Path) -> Cohort:
         raise DataError(f"{folder}: the cached cohort cannot be read.") from error
 
 
+def kept_cohorts(folder: Path) -> CohortSet | None:
+    """Cohorts that were built in this folder of a cache; None if they are not there or damaged."""
+    if not folder.is_dir():
+        return None
+    try:
+        return _open_all(folder)
+    except DataError:
+        return None
+
+
 def build_cohorts(
     study: Study, folder: Path, *, cache: Path, partition: Partition | None
 ) -> CohortSet:
@@ -159,7 +169,7 @@ def build_cohorts(
     """
     source, recipe = open_source(study, folder), Recipe(study)
     target = cache / _key(study, source, recipe, partition)
-    kept = _open_kept(target)
+    kept = kept_cohorts(target)
     if kept is not None:
         return kept
     try:
@@ -193,16 +203,6 @@ def _key(study: Study, source: Source, recipe: Recipe, partition: Partition | No
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _open_kept(folder: Path) -> CohortSet | None:
-    """The cohorts, or None if they are not there or damaged."""
-    if not folder.is_dir():
-        return None
-    try:
-        return _open_all(folder)
-    except DataError:
-        return None
-
-
 def _open_all(folder: Path) -> CohortSet:
     try:
         about = json.loads((folder / "cohorts.json").read_text(encoding="utf-8"))
@@ -221,7 +221,7 @@ def _open_all(folder: Path) -> CohortSet:
 
 def _put_in_place(building: Path, target: Path) -> None:
     """Rename; whatever another process has finished meanwhile is as good."""
-    if target.is_dir() and _open_kept(target) is None:
+    if target.is_dir() and kept_cohorts(target) is None:
         shutil.rmtree(target)
     try:
         building.rename(target)

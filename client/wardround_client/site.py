@@ -22,6 +22,7 @@ from wardround_client.account import Account
 from wardround_client.cohort import Cohort
 from wardround_client.journal import Journal
 from wardround_client.prepared import prepare, prepared_key
+from wardround_client.rounds import begin_round
 from wardround_client.secure import SecureMember
 from wardround_client.training import (
     Examples,
@@ -178,12 +179,16 @@ class Site:
         Args:
             request: as it came.
             model: the global model.
-            state: the node's own state; holds the privacy account.
+            state: the node's own state; holds the last round and the privacy account.
+
+        Raises:
+            ProtocolError: this round or a later one was trained before.
         """
         masking = self._masking(TRAIN, request)
         started = self._clock()
         study, cohort, header = self._workplace.study, self._cohort, request.header
         module, examples = self._load(model)
+        begin_round(state, header.round)
         counts = self._validate(module, examples)
         evaluated = self._clock()
         protection, spent = self._protect(header, state)

@@ -61,10 +61,11 @@ class Exchange:
         A node that is silent for `deadline` seconds yields nothing.
         """
         nodes = list(requests)
-        messages = [
+        # One by one: the first site can begin while the last one's message is being made.
+        messages = (
             self._grid.create_message(content, message_type, node, group, ttl=deadline)
             for node, (message_type, content) in requests.items()
-        ]
+        )
         waiting = dict(zip(self._grid.push_messages(messages), nodes, strict=True))
         end = self._clock() + deadline
         while waiting and self._clock() < end:

@@ -1,6 +1,7 @@
 """A finished run's model on other data: overall and per site."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from wardround_client.cohort import build_cohorts
+from wardround_client.cohort import CohortSet, build_cohorts, kept_cohorts
 from wardround_client.prepared import prepare
 from wardround_client.training import Examples, evaluate
 from wardround_server.run_folder import STUDY, SUMMARY, read_model
@@ -68,6 +69,9 @@ def open_run(path: Path) -> FinishedRun:
 def evaluate_run(path: Path, data: Path | None, *, cache: Path) -> dict[str, Any]:
     """Metrics of a run's model on all examples in `data`: `{"metrics", "per_site", ...}`.
 
+    `"trained_on"` is the number of scored examples whose patients the model was trained on, None
+    if that cannot be told; unless it is 0, a note says so.
+
     Raises:
         WardroundError: the run or the data cannot be used.
     """
@@ -89,23 +93,55 @@ def evaluate_run(path: Path, data: Path | None, *, cache: Path) -> dict[str, Any
         everyone = torch.arange(len(cohort.labels))
         per_site[cohort.site] = evaluate(run.module, examples, everyone, len(classes))
     overall = np.sum(list(per_site.values()), axis=0)
+    summary = _summary(path)
+    trained_on = _trained_on(summary, cohorts, cache)
     return {
         "metrics": metrics(overall, classes),
         "per_site": {site: metrics(counts, classes) for site, counts in per_site.items()},
         "privacy": study.privacy.mechanism,
-        "noise": _noise(path),
+        "noise": str(summary.get("noise", "unknown")),
         "secure_aggregation": study.aggregation.secure,
         "set_aside": {site: dict(why) for site, why in cohorts.set_aside.items()},
-        "notes": all_notes(cohorts),
+        "trained_on": trained_on,
+        "notes": [*all_notes(cohorts), *_note_on_training(trained_on, int(overall[0]))],
     }
 
 
-def _noise(path: Path) -> str:
-    """Where the run's noise came from; a run without a summary cannot claim any."""
+def _summary(path: Path) -> dict[str, Any]:
+    """The run's summary; a run without one claims nothing."""
     summary = path / SUMMARY
     if not summary.is_file():
-        return "unknown"
-    return str(json.loads(summary.read_text(encoding="utf-8")).get("noise", "unknown"))
+        return {}
+    content: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
+    return content
+
+
+def _trained_on(summary: Mapping[str, Any], scored: CohortSet, cache: Path) -> int | None:
+    """How many of the scored examples have a patient key that is in the run's training splits.
+
+    The run folder names the run's cohorts by their key in the cache only: who was in them stays
+    where the patient files have been read.
+    """
+    kept = kept_cohorts(cache / str(summary.get("cohorts_key")))
+    if kept is None:
+        return None
+    trained = np.concatenate([cohort.patients[cohort.train] for cohort in kept.cohorts])
+    patients = np.concatenate([cohort.patients for cohort in scored.cohorts])
+    return int(np.isin(patients, trained).sum())
+
+
+def _note_on_training(trained_on: int | None, scored: int) -> tuple[str, ...]:
+    if trained_on is None:
+        return (
+            "whether the model was trained on these patients cannot be told, because the run's "
+            "cohorts are not in the cache: the figures may be no estimate for new patients.",
+        )
+    if not trained_on:
+        return ()
+    return (
+        f"the model was trained on the patients of {trained_on} of the {scored} examples: the "
+        "figures are no estimate for new patients.",
+    )
 
 
 # Phantoms of patients that no run has trained on, unless it was given this very seed.

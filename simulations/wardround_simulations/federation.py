@@ -372,6 +372,7 @@ class _Simulation:
             "noise": "system" if self._settings.noise_seed is None else "injected for a test",
             "seconds": _seconds(lines, total, self._settings),
             "peak_rss_mb": _peak_memory(lines),
+            "cohorts_key": self._cohorts.folder.name,
             "cohorts": {cohort.site: self._about(cohort) for cohort in self._cohorts.cohorts},
             "set_aside": {site: dict(why) for site, why in self._cohorts.set_aside.items()},
             "notes": all_notes(self._cohorts),

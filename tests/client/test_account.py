@@ -5,7 +5,7 @@ import math
 import pytest
 from flwr.app import RecordDict
 
-from wardround_client.account import Account, plan
+from wardround_client.account import Account, plan, require_plan
 from wardround_shared.errors import BudgetError, PrivacyError
 from wardround_shared.privacy.accounting import epsilon_spent
 from wardround_shared.study import Study, load_study
@@ -59,3 +59,10 @@ def test_a_changed_cohort_is_refused(study):
     Account(state, study, 100)
     with pytest.raises(PrivacyError, match="cohort has changed"):
         Account(state, study, 101)
+
+
+@pytest.mark.parametrize("override", ["privacy.epsilon=0.003", "training.local-epochs=10000000000"])
+def test_a_study_that_no_noise_fits_is_refused_without_an_account(override):
+    study = load_study(find_study("heart-disease"), [override, "training.rounds=1000"])
+    with pytest.raises(PrivacyError, match=r"raise privacy\.epsilon or plan fewer rounds"):
+        require_plan(study, 100)

@@ -8,7 +8,13 @@ import pytest
 from federations import Silent, arrays_of, settings_of
 from hospitals import write_hospital
 
-from wardround_shared.errors import CohortError, NotEnoughSitesError, RunError, StudyError
+from wardround_shared.errors import (
+    CohortError,
+    NotEnoughSitesError,
+    PrivacyError,
+    RunError,
+    StudyError,
+)
 from wardround_shared.study import load_study
 from wardround_simulations.evaluation import evaluate_run
 from wardround_simulations.federation import simulate
@@ -151,6 +157,15 @@ def test_too_few_sites_are_refused_before_anything_is_written(study_file, hospit
     """At once, and not after the hour for which a server waits for real hospitals."""
     settings = settings_of(study_file, hospitals, tmp_path / "run", "aggregation.minimum-sites=4")
     with pytest.raises(NotEnoughSitesError, match="give 3 sites, the study needs 4"):
+        simulate(settings, Silent())
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_epsilon_out_of_reach_is_refused_before_anything_is_written(
+    study_file, hospitals, tmp_path
+):
+    settings = settings_of(study_file, hospitals, tmp_path / "run", "privacy.epsilon=0.003")
+    with pytest.raises(PrivacyError, match=r"raise privacy\.epsilon"):
         simulate(settings, Silent())
     assert not (tmp_path / "run").exists()
 

@@ -7,9 +7,10 @@ import pytest
 from federations import Silent, arrays_of, settings_of
 from hospitals import write_hospital
 
+from wardround_client import site
 from wardround_client.site import Request, Site
 from wardround_server.exchange import Exchange
-from wardround_shared.errors import NotEnoughSitesError, PrivacyError
+from wardround_shared.errors import NotEnoughSitesError, PrivacyError, ProtocolError
 from wardround_shared.messages import TRAIN, Header
 from wardround_simulations.federation import simulate
 
@@ -135,6 +136,34 @@ def test_a_site_never_answers_in_the_clear_when_the_study_demands_masks(
     simulate(settings_of(study_file, hospitals, tmp_path / "run", PLAIN, *SECURE), Silent())
     assert len(refusals) == 9
     assert all("in the clear" in refusal for refusal in refusals)
+
+
+def test_a_site_trains_a_round_once_when_the_server_repeats_it(
+    study_file, hospitals, tmp_path, monkeypatch
+):
+    """The masks refuse a second answer as well, but only after a training that was paid for."""
+    refusals, trained = [], []
+    answer, train = Site.train, site.train
+
+    def asked_twice(self, request, model, state):
+        first = answer(self, request, model, state)
+        try:
+            answer(self, request, model, state)
+        except ProtocolError as error:
+            refusals.append(str(error))
+        return first
+
+    def listening(module, examples, index, settings):
+        trained.append(settings.round)
+        return train(module, examples, index, settings)
+
+    monkeypatch.setattr(Site, "train", asked_twice)
+    monkeypatch.setattr(site, "train", listening)
+    summary = simulate(settings_of(study_file, hospitals, tmp_path / "run", *SECURE), Silent())
+    assert summary["dropped"] == []
+    assert len(refusals) == 9
+    assert sorted(trained) == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert all(7.5 < epsilon <= 8.0 for epsilon in summary["privacy"]["epsilon"].values())
 
 
 def test_one_shot_state_is_on_disk_before_anything_is_sent(study_file, hospitals, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import logging.handlers
 import multiprocessing
@@ -127,6 +128,7 @@ def _load() -> None:
     import wardround_simulations.backends.answer  # noqa: F401, PLC0415
 
     torch.set_num_threads(1)
+    gc.freeze()  # the modules stay: nothing to look through again and again
 
 
 def _build(factory: bytes, device: str, outbox: _Outbox) -> ClientApp | None:

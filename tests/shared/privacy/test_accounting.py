@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wardround_shared.errors import PrivacyError
-from wardround_shared.privacy import SampledGaussian, epsilon_spent, noise_multiplier_for
+from wardround_shared.privacy import (
+    SampledGaussian,
+    accounting,
+    epsilon_spent,
+    noise_multiplier_for,
+    require_reachable,
+)
 
 
 def steps(noise_multiplier, sample_rate, n):
@@ -133,6 +139,41 @@ class TestSolving:
     def test_epsilon_out_of_reach_is_refused(self):
         with pytest.raises(PrivacyError, match="No noise is enough"):
             noise_multiplier_for(epsilon=1e-6, delta=1e-9, sample_rate=1.0, steps=10)
+
+
+class TestReachability:
+    """`require_reachable` refuses exactly what the search for the noise refuses."""
+
+    @pytest.mark.parametrize(
+        ("target", "delta", "n"), [(1e-6, 1e-9, 10), (0.003, 1e-5, 20), (8.0, 1e-5, 10**12)]
+    )
+    def test_epsilon_out_of_reach_is_refused(self, target, delta, n):
+        for refuse in (require_reachable, noise_multiplier_for):
+            with pytest.raises(PrivacyError, match="No noise is enough"):
+                refuse(epsilon=target, delta=delta, sample_rate=1.0, steps=n)
+
+    def test_epsilon_just_in_reach_is_not(self):
+        arguments = {"epsilon": 0.006, "delta": 1e-5, "sample_rate": 1.0, "steps": 20}
+        require_reachable(**arguments)
+        assert noise_multiplier_for(**arguments) > 1000
+
+    def test_an_ordinary_epsilon_is_not_solved_for(self, monkeypatch):
+        monkeypatch.setattr(accounting, "noise_multiplier_for", None)
+        require_reachable(epsilon=0.1, delta=1e-5, sample_rate=0.01, steps=100_000)
+
+    @pytest.mark.parametrize("rate", [1.0, 0.1])
+    @pytest.mark.parametrize("n", [1, 2355, 10**9])
+    @pytest.mark.parametrize("delta", [1e-3, 1e-5, 1e-12])
+    def test_the_closed_form_is_an_upper_bound(self, rate, n, delta):
+        most = steps(accounting._MOST / 2, rate, n)
+        bound = accounting._bound_under_most_noise(delta, n)
+        assert epsilon(most, delta=delta) <= bound * (1 + 1e-9)
+
+    @pytest.mark.parametrize("name", ["epsilon", "delta", "sample_rate"])
+    def test_values_that_protect_nobody(self, name):
+        good = {"epsilon": 1.0, "delta": 1e-5, "sample_rate": 0.1, "steps": 1}
+        with pytest.raises(PrivacyError):
+            require_reachable(**good | {name: 0.0})
 
 
 BAD_POSITIVES = [math.nan, math.inf, -math.inf, -1.0, 0.0, sys.float_info.min / 2, -5e-324]
