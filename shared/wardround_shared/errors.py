@@ -14,7 +14,15 @@
     |   `-- NotEnoughSitesError     fewer answers than the study's minimum
     |-- ProtocolError               the software on one side: versions or messages do not match
     `-- PrivacyError                nobody may go on: the promise to patients would be broken
-        `-- BudgetError             the planned privacy budget is spent
+        |-- BudgetError             the planned privacy budget is spent
+        `-- SecureAggregationError  a message of the protocol is refused, or too few sites are left
+            |-- MessageError, ContextError, StageError, SpentError, RosterError, FloorError
+            |-- SignatureError, ShareError, ConsistencyError
+            |-- SurvivorsError
+            |   `-- BothSharesError
+            `-- ThresholdError      also a NotEnoughSitesError
+
+The last branch stands in `secure_aggregation/faults.py`, which says what each one means.
 
 Which messages may leave a site: only those of classes with `may_leave_site`. They quote no record,
 no path and no file name, and whoever writes one of them keeps it so. Of any other error the server

@@ -69,8 +69,8 @@ def open_run(path: Path) -> FinishedRun:
 def evaluate_run(path: Path, data: Path | None, *, cache: Path) -> dict[str, Any]:
     """Metrics of a run's model on all examples in `data`: `{"metrics", "per_site", ...}`.
 
-    `"trained_on"` is the number of scored examples whose patients the model was trained on, None
-    if that cannot be told; unless it is 0, a note says so.
+    `"trained_on"` is the number of scored examples whose patient keys the model was trained on,
+    None if that cannot be told; unless it is 0, a note says so.
 
     Raises:
         WardroundError: the run or the data cannot be used.
@@ -103,7 +103,7 @@ def evaluate_run(path: Path, data: Path | None, *, cache: Path) -> dict[str, Any
         "secure_aggregation": study.aggregation.secure,
         "set_aside": {site: dict(why) for site, why in cohorts.set_aside.items()},
         "trained_on": trained_on,
-        "notes": [*all_notes(cohorts), *_note_on_training(trained_on, int(overall[0]))],
+        "notes": [*all_notes(cohorts), *_notes_on_training(trained_on, int(overall[0]))],
     }
 
 
@@ -122,7 +122,8 @@ def _trained_on(summary: Mapping[str, Any], scored: CohortSet, cache: Path) -> i
     The run folder names the run's cohorts by their key in the cache only: who was in them stays
     where the patient files have been read.
     """
-    kept = kept_cohorts(cache / str(summary.get("cohorts_key")))
+    key = summary.get("cohorts_key")
+    kept = kept_cohorts(cache / key) if isinstance(key, str) else None
     if kept is None:
         return None
     trained = np.concatenate([cohort.patients[cohort.train] for cohort in kept.cohorts])
@@ -130,18 +131,20 @@ def _trained_on(summary: Mapping[str, Any], scored: CohortSet, cache: Path) -> i
     return int(np.isin(patients, trained).sum())
 
 
-def _note_on_training(trained_on: int | None, scored: int) -> tuple[str, ...]:
+def _notes_on_training(trained_on: int | None, scored: int) -> list[str]:
+    if trained_on == 0:
+        return []
     if trained_on is None:
-        return (
+        note = (
             "whether the model was trained on these patients cannot be told, because the run's "
-            "cohorts are not in the cache: the figures may be no estimate for new patients.",
+            "cohorts are not in the cache: the figures may be no estimate for new patients."
         )
-    if not trained_on:
-        return ()
-    return (
-        f"the model was trained on the patients of {trained_on} of the {scored} examples: the "
-        "figures are no estimate for new patients.",
-    )
+    else:
+        note = (
+            f"{trained_on} of the {scored} examples have patient keys that the model was trained "
+            "on: unless these are other patients, the figures are no estimate for new ones."
+        )
+    return [note]
 
 
 # Phantoms of patients that no run has trained on, unless it was given this very seed.

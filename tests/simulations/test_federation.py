@@ -2,12 +2,14 @@
 
 import json
 import multiprocessing
+import shutil
 
 import numpy as np
 import pytest
 from federations import Silent, arrays_of, settings_of
 from hospitals import write_hospital
 
+from wardround_client.split import patient_code
 from wardround_shared.errors import (
     CohortError,
     NotEnoughSitesError,
@@ -85,6 +87,62 @@ def test_a_model_scores_the_same_when_it_is_read_again(study_file, hospitals, tm
     assert set(result["per_site"]) == {"north", "south", "east"}
     assert result["metrics"]["n"] == 180
     assert result == evaluate_run(tmp_path / "run", other, cache=tmp_path / "cache")
+
+
+def trained_on(run, data, cache):
+    """What an evaluation says of the run's own patients: the number, and the notes on it."""
+    result = evaluate_run(run, data, cache=cache)
+    return result["trained_on"], [note for note in result["notes"] if "trained on" in note]
+
+
+@pytest.mark.parametrize("sites", [None, 5])
+def test_patients_that_were_trained_on_are_recognised(study_file, hospitals, tmp_path, sites):
+    """In the same folder, in a copy of it and in a part of it, however they were dealt."""
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    settings = settings_of(study_file, hospitals, run, "privacy.mechanism=none", sites=sites)
+    trained = sum(c["train"] for c in simulate(settings, Silent())["cohorts"].values())
+    number, (note,) = trained_on(run, hospitals, cache)
+    assert number == trained
+    assert f"{trained} of the 180 examples" in note
+    assert "no estimate" in note
+    copy = shutil.copytree(hospitals, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert trained_on(run, copy, cache) == (trained, [note])
+    (copy / "north.csv").unlink()
+    assert 0 < trained_on(run, copy, cache)[0] < trained
+
+
+def test_new_patients_are_no_patients_that_were_trained_on(study_file, hospitals, tmp_path):
+    simulate(
+        settings_of(study_file, hospitals, tmp_path / "run", "privacy.mechanism=none"), Silent()
+    )
+    other = tmp_path / "other"
+    other.mkdir()
+    write_hospital(other / "north.csv", seed=100, name="new")
+    assert trained_on(tmp_path / "run", other, tmp_path / "cache") == (0, [])
+
+
+def test_without_the_runs_cohorts_an_evaluation_says_that_it_cannot_tell(
+    study_file, hospitals, tmp_path
+):
+    simulate(
+        settings_of(study_file, hospitals, tmp_path / "run", "privacy.mechanism=none"), Silent()
+    )
+    copy = shutil.copytree(hospitals, tmp_path / "copy", copy_function=shutil.copyfile)
+    number, (note,) = trained_on(tmp_path / "run", copy, tmp_path / "other cache")
+    assert number is None
+    assert "cannot be told" in note
+
+
+def test_the_run_folder_names_no_patient(study_file, hospitals, tmp_path):
+    simulate(
+        settings_of(study_file, hospitals, tmp_path / "run", "privacy.mechanism=none"), Silent()
+    )
+    written = b"".join(f.read_bytes() for f in (tmp_path / "run").rglob("*") if f.is_file())
+    for site in ("north", "south", "west"):
+        for row in range(60):
+            code = patient_code("small", f"{site}-{row}")
+            for trace in (f"{site}-{row}".encode(), str(code).encode(), code.to_bytes(8, "little")):
+                assert trace not in written
 
 
 def test_the_fitted_constants_come_from_all_sites(study_file, hospitals, tmp_path):
