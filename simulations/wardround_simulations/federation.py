@@ -45,7 +45,7 @@ from wardround_shared.secure_aggregation.roster import (
     Roster,
     Terms,
 )
-from wardround_shared.study import PhantomData, Study
+from wardround_shared.study import PhantomData, SignalsData, Study, WfdbData
 from wardround_simulations.backends import BackendName, Node, ProcessPool, run
 from wardround_simulations.partitions import partition_of
 
@@ -422,7 +422,7 @@ class _Simulation:
             "planned_epsilon": privacy.epsilon,
             "delta": privacy.delta,
             "max_grad_norm": privacy.max_grad_norm,
-            "outside": list(OUTSIDE_EPSILON),
+            "outside": outside_epsilon(self._study),
             "epsilon": {site: values["epsilon"] for site, values in spent.items()},
             "spent": spent,
         }
@@ -435,6 +435,20 @@ OUTSIDE_EPSILON = (
     "number of training examples",
 )
 """Derived from patients, exact, and not in epsilon: what a site discloses beside its updates."""
+
+
+def outside_epsilon(study: Study) -> list[str]:
+    """What the study's epsilon does not cover, in words."""
+    data = study.data
+    if (
+        study.privacy.unit == "record"
+        and isinstance(data, SignalsData | WfdbData)
+        and (data.patient_median or any(feature.form != "value" for feature in data.static))
+    ):
+        # Removing one record changes the inputs of others, whose gradients are clipped one by one.
+        share = "a record's part in what its patient's other records are compared with"
+        return [*OUTSIDE_EPSILON, share]
+    return list(OUTSIDE_EPSILON)
 
 
 def all_notes(cohorts: CohortSet) -> list[str]:

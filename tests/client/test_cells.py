@@ -10,7 +10,6 @@ from wardround_client.sources.cells import (
     feature_values,
     identifier,
     number,
-    relative_to_patient,
 )
 from wardround_shared.study import Feature
 
@@ -62,14 +61,3 @@ def test_a_cell_that_is_neither_value_nor_missing_is_a_fault_of_its_row():
         2: "column a holds no finite number",
     }
     assert "high" not in str(faults)
-
-
-def test_relative_values_are_shares_of_the_patients_own_median():
-    values = np.array([1.0, 10.0, 3.0, np.nan, 20.0, 2.0])
-    relative = relative_to_patient(values, ["a", "b", "a", "a", "b", "a"])
-    np.testing.assert_allclose(relative, [0.5, 10 / 15, 1.5, np.nan, 20 / 15, 1.0])
-
-
-def test_a_patient_without_any_valid_value_stays_missing():
-    assert np.isnan(relative_to_patient(np.array([np.nan, np.nan]), ["a", "a"])).all()
-    assert np.isnan(relative_to_patient(np.array([0.0]), ["a"])).all()

@@ -74,8 +74,10 @@ site = { column = "virtual_site" }
 static = [
   { column = "rr_prev", missing = ["-1"] },
   { column = "rr_next", missing = ["-1"] },
+  { column = "rr_prev", missing = ["-1"], form = "over-patient" },
+  { column = "rr_next", missing = ["-1"], form = "over-neighbours" },
 ]
-relative-to-patient = ["rr_prev", "rr_next"]
+patient-median = true
 """
 
 RAW_BEATS = """
@@ -91,8 +93,9 @@ where = { raw_included = ["True"], symbol = [
 ] }
 patient = "subject"
 site = { column = "virtual_site" }
-static = [{ column = "rr_prev" }, { column = "rr_next" }, { column = "age" }]
-relative-to-patient = ["rr_prev"]
+static = [{ column = "rr_prev" }, { column = "rr_next" }, { column = "age" },
+  { column = "rr_prev", form = "over-patient" }]
+patient-median = true
 max-per-patient = 200
 
 [data.label]
@@ -202,7 +205,7 @@ def test_beats_take_patient_and_site_from_the_joined_table(shared_data, study_of
     assert not aside
     assert {r.site for r in records} == {f"H{i}" for i in range(1, 7)}
     assert set(Counter(r.label for r in records)) == {0, 1, 2}
-    assert records[0].main.shape == (1, 140)
+    assert records[0].main.shape == (2, 140)
     statics = np.array([r.static for r in records])
     assert statics.shape[1] == 4
     assert np.nanmin(statics) > 0
@@ -215,7 +218,7 @@ def test_raw_records_give_the_same_beats_as_the_prepared_arrays(shared_data, stu
     records, aside, _ = read(study, shared_data / "ecg-mitbih")
     assert {a.reason for a in aside} <= {"the window around the beat reaches beyond the record"}
     assert max(Counter(r.patient for r in records).values()) == 200
-    assert all(r.main.shape == (1, 288) and r.sampling_rate == 360 for r in records)
+    assert all(r.main.shape == (2, 288) and r.sampling_rate == 360 for r in records)
     with np.load(shared_data / "ecg-mitbih" / "beats.npz") as file:
         intervals = {
             f"{name}@{at}": (before, after)

@@ -17,8 +17,8 @@ patient = "who"
 static = [
   { column = "gap", missing = ["-1"] },
   { column = "sex", kind = "categorical", categories = ["F", "M"] },
+  { column = "gap", missing = ["-1"], form = "over-patient" },
 ]
-relative-to-patient = ["gap"]
 """
 SIGNAL = {"task": "signal-classification"}
 
@@ -138,7 +138,34 @@ def test_a_missing_signal_array_names_those_that_there_are(folder, study_of, rea
         read(study_of(text, **SIGNAL), folder)
 
 
-def test_only_numeric_static_columns_can_be_relative(folder, study_of, read):
-    text = DATA.replace('relative-to-patient = ["gap"]', 'relative-to-patient = ["sex"]')
-    with pytest.raises(StudyError, match="'sex' is no numeric column"):
-        read(study_of(text, **SIGNAL), folder)
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        ('["F", "M"] }', '["F", "M"], form = "variation" }', "only a numeric column has another"),
+        ('patient = "who"\n', "", r'form: "over-patient" has no effect without a patient column'),
+        ('"over-patient"', '"over-all"', "data.static.2.form"),
+    ],
+)
+def test_a_form_that_cannot_be_is_refused(study_of, before, after, sentence):
+    with pytest.raises(StudyError, match=sentence):
+        study_of(DATA.replace(before, after), **SIGNAL)
+
+
+def test_the_patients_median_comes_as_further_channels(folder, study_of, read):
+    study = study_of(DATA + "patient-median = true\n", **SIGNAL)
+    records, _, _ = read(study, folder)
+    assert {r.main.shape for r in records} == {(2, 6)}
+    first = np.arange(6.0)
+    # Patient a has two signals in the first file and two in the second, b has one.
+    np.testing.assert_array_equal(records[0].main, [first, first + 3])
+    np.testing.assert_array_equal(records[1].main, [first + 6, first + 3])
+    np.testing.assert_array_equal(records[2].main, [first + 12, first + 12])
+    np.testing.assert_array_equal(records[4].main[1], first + 103)
+
+
+def test_a_row_that_is_left_out_still_counts_for_what_is_usual(folder, study_of, read):
+    text = DATA + 'patient-median = true\nwhere = { kind = ["absent"] }\n'
+    records, _, _ = read(study_of(text, **SIGNAL), folder)
+    assert [r.patient for r in records] == ["a", "b", "a"]
+    np.testing.assert_array_equal(records[0].main[1], np.arange(6.0) + 3)
+    assert records[0].static[2] == 0.4

@@ -22,8 +22,8 @@ BEATS = WHOLE.replace(
     'label = { column = "rhythm" }',
     'annotator = "atr"\nbefore = 0.1\nafter = 0.2\nunreadable-share = 0.5\n'
     'label = { column = "symbol", values = { absent = ["N"], present = ["V"] } }\n'
-    'static = [{ column = "rr_prev" }, { column = "rr_next" }]\n'
-    'relative-to-patient = ["rr_prev"]',
+    'static = [{ column = "rr_prev" }, { column = "rr_next" },\n'
+    '{ column = "rr_prev", form = "over-patient" }]\n',
 )
 SIGNAL = {"task": "signal-classification"}
 RATE = 100

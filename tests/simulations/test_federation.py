@@ -18,8 +18,9 @@ from wardround_shared.errors import (
     StudyError,
 )
 from wardround_shared.study import load_study
+from wardround_simulations.cli import find_study
 from wardround_simulations.evaluation import evaluate_run
-from wardround_simulations.federation import simulate
+from wardround_simulations.federation import OUTSIDE_EPSILON, outside_epsilon, simulate
 
 
 def test_inline_and_process_give_the_same_model_to_the_last_bit(study_file, hospitals, tmp_path):
@@ -319,3 +320,10 @@ def test_a_worker_that_is_killed_is_replaced_and_the_run_goes_on(study_file, hos
     # The kill is noticed before or while a site is served; at most that one site is missing.
     assert sum(len(line.dropped) for line in watcher.closed_rounds) <= 1
     assert all("signal 9" in drop["why"] for drop in summary["dropped"])
+
+
+def test_features_made_of_other_records_are_said_to_be_outside_a_records_epsilon():
+    compared = load_study(find_study("arrhythmia"), ["privacy.mechanism=dp-sgd"])
+    alone = load_study(find_study("pneumonia"), ["privacy.mechanism=dp-sgd"])
+    assert "compared with" in outside_epsilon(compared)[-1]
+    assert outside_epsilon(alone) == list(OUTSIDE_EPSILON)

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wardround_client.sources.containers import require_containers
-from wardround_client.sources.examples import Example, select
+from wardround_client.sources.examples import Example, patient_of_rows, select
 from wardround_client.sources.files import file_fault, fingerprint, matching, relative
 from wardround_client.sources.index import Cells, Index, columns_read, join_files, joined
 from wardround_client.sources.records import RawRecord, SetAside
 from wardround_client.sources.static import Static, read_static
+from wardround_client.sources.within_patient import median_signals
 from wardround_shared.errors import DataError, StudyError, UnreadableError
 from wardround_shared.study import ImagesData, SignalsData, Study
 
@@ -134,6 +135,7 @@ class ArraySource:
         self._notes = selection.notes
         yield from selection.set_aside
         static = read_static(index, self._data) if isinstance(self._data, SignalsData) else None
+        patients = patient_of_rows(index, self._data)
         examples = iter(selection.examples)
         pending = next(examples, None)
         start = 0
@@ -143,7 +145,8 @@ class ArraySource:
             while pending is not None and pending.row < stop:
                 chosen.append(pending)
                 pending = next(examples, None)
-            yield from self._of_block(block, start, chosen, static)
+            usual = _Usual(self._data, patients[start:stop])
+            yield from self._of_block(block, start, chosen, static, usual)
             start = stop
 
     def _all_blocks(self) -> tuple[list[_Block], list[SetAside]]:
@@ -198,7 +201,12 @@ class ArraySource:
         return columns
 
     def _of_block(
-        self, block: _Block, start: int, examples: Sequence[Example], static: Static | None
+        self,
+        block: _Block,
+        start: int,
+        examples: Sequence[Example],
+        static: Static | None,
+        usual: "_Usual",
     ) -> Iterator[RawRecord | SetAside]:
         if not examples:
             return
@@ -207,16 +215,25 @@ class ArraySource:
         except UnreadableError as error:
             yield from (example.set_aside(str(error)) for example in examples)
             return
+        medians = usual.of(array)
         for example in examples:
-            yield self._record(example, array[example.row - start], static)
+            row = example.row - start
+            median = None if medians is None else medians[row]
+            yield self._record(example, array[row], static, median)
 
     def _record(
-        self, example: Example, row: NDArray[Any], static: Static | None
+        self,
+        example: Example,
+        row: NDArray[Any],
+        static: Static | None,
+        median: NDArray[Any] | None,
     ) -> RawRecord | SetAside:
         if static is not None and example.row in static.faults:
             return example.set_aside(static.faults[example.row])
         try:
             main = self._example(row)
+            if median is not None:
+                main = np.concatenate([main, self._example(median)])
         except UnreadableError as error:
             return example.set_aside(str(error))
         data = self._data
@@ -229,6 +246,20 @@ class ArraySource:
             static=static.values[example.row] if static is not None else None,
             sampling_rate=data.sampling_rate if isinstance(data, SignalsData) else None,
         )
+
+
+class _Usual:
+    """What is usual for the patients of a block's rows, if the study asks for it."""
+
+    def __init__(self, data: ImagesData | SignalsData, patients: Sequence[str]) -> None:
+        self._wanted = isinstance(data, SignalsData) and data.patient_median
+        self._patients = patients
+
+    def of(self, array: NDArray[Any]) -> NDArray[np.float32] | None:
+        """For each row [n, ...] of the block the median over its patient's rows there."""
+        if not self._wanted:
+            return None
+        return median_signals(array.astype(np.float32), self._patients)
 
 
 def _array_index(blocks: list[_Block]) -> Index:

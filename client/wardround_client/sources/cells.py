@@ -100,33 +100,3 @@ def _fault(feature: Feature) -> str:
     if feature.kind == "categorical":
         return f"column {feature.column} holds none of its categories"
     return f"column {feature.column} holds no finite number"
-
-
-def relative_to_patient(
-    values: NDArray[np.float64], patients: Sequence[str]
-) -> NDArray[np.float64]:
-    """Each value divided by its patient's median over the valid values.
-
-    Args:
-        values: [n], NaN where missing.
-        patients: patient key of each row.
-
-    Returns:
-        [n], NaN where the value is missing or the median is zero.
-    """
-    result = np.full(len(values), np.nan)
-    _, code = np.unique(np.asarray(patients, dtype=object), return_inverse=True)
-    valid = np.flatnonzero(~np.isnan(values))
-    for rows in _groups(valid, code):
-        median = np.median(values[rows])
-        if median != 0:
-            result[rows] = values[rows] / median
-    return result
-
-
-def _groups(rows: NDArray[np.intp], code: NDArray[np.intp]) -> list[NDArray[np.intp]]:
-    """Rows of equal code together."""
-    if not len(rows):
-        return []
-    ordered = rows[np.argsort(code[rows], kind="stable")]
-    return np.split(ordered, np.flatnonzero(np.diff(code[ordered])) + 1)

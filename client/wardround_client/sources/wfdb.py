@@ -6,6 +6,7 @@ Format: WFDB Applications Guide (Moody), header(5), signal(5), annot(5).
 import dataclasses
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,9 +78,9 @@ class WfdbSource:
         cells = index.column(self._data.record)
         index = dataclasses.replace(index, identities=cells, paths=cells)
         unlisted = self._unlisted(cells)
-        beats: NDArray[np.int64] | None = None
+        samples: NDArray[np.int64] | None = None
         if self._data.annotator is not None:
-            index, beats, unreadable = self._beats(index, self._data.annotator)
+            index, samples, unreadable = self._beats(index, self._data.annotator)
             yield from unreadable
         selection = select(index, self._study)
         self._notes = (*selection.notes, *unlisted)
@@ -87,15 +88,15 @@ class WfdbSource:
         static = read_static(index, self._data)
         reader = _Reader(self._data.leads)
         cells = index.column(self._data.record)
+        beats = None if samples is None else _Beats(self._data, cells, samples)
         for example in selection.examples:
-            beat = int(beats[example.row]) if beats is not None else None
-            yield self._record(example, cells[example.row], beat, static, reader)
+            yield self._record(example, cells[example.row], beats, static, reader)
 
     def _record(
         self,
         example: Example,
         cell: str,
-        beat: int | None,
+        beats: "_Beats | None",
         static: Static | None,
         reader: "_Reader",
     ) -> RawRecord | SetAside:
@@ -103,7 +104,7 @@ class WfdbSource:
             return example.set_aside(static.faults[example.row])
         try:
             signal = reader.read(inside(self._root, cell))
-            values = signal.values if beat is None else self._around(signal, beat)
+            values = signal.values if beats is None else beats.window(example.row, signal)
         except UnreadableError as error:
             return example.set_aside(str(error))
         return RawRecord(
@@ -115,13 +116,6 @@ class WfdbSource:
             static=static.values[example.row] if static is not None else None,
             sampling_rate=signal.rate,
         )
-
-    def _around(self, signal: _Signal, beat: int) -> NDArray[np.float32]:
-        start = beat - round(self._data.before * signal.rate)
-        stop = beat + round(self._data.after * signal.rate)
-        if start < 0 or stop > signal.values.shape[1]:
-            raise UnreadableError("the window around the beat reaches beyond the record")
-        return signal.values[:, start:stop]
 
     def _beats(
         self, index: Index, annotator: str
@@ -173,6 +167,49 @@ class WfdbSource:
             return []
         place = relative(self._folder, self._root)
         return [f"{place}: {len(unlisted)} WFDB records are in no label table and are left out."]
+
+
+class _Beats:
+    """Windows around annotated beats, with the record's median beat if the study asks for it.
+
+    The median is over all beats of the record, those that `where` leaves out too; the last one is
+    kept, since the beats of a record come one after the other.
+    """
+
+    def __init__(self, data: WfdbData, cells: Cells, samples: NDArray[np.int64]) -> None:
+        self._data, self._cells = data, cells
+        self._samples: list[int] = samples.tolist()
+        self._of_record: dict[str, list[int]] = {}
+        for cell, sample in zip(cells, self._samples, strict=True):
+            self._of_record.setdefault(cell, []).append(sample)
+        self._last: tuple[str, NDArray[np.float32]] | None = None
+
+    def window(self, row: int, signal: _Signal) -> NDArray[np.float32]:
+        """The beat of a row [C, T], or [2 C, T] with the median; `signal` is its record.
+
+        Raises:
+            UnreadableError: the window reaches beyond the record.
+        """
+        window = self._around(signal, self._samples[row])
+        if not self._data.patient_median:
+            return window
+        return np.concatenate([window, self._median(self._cells[row], signal)])
+
+    def _median(self, cell: str, signal: _Signal) -> NDArray[np.float32]:
+        if self._last is None or self._last[0] != cell:
+            windows = []
+            for sample in self._of_record[cell]:
+                with suppress(UnreadableError):  # the first and the last may not fit
+                    windows.append(self._around(signal, sample))
+            self._last = (cell, np.median(np.stack(windows), axis=0))
+        return self._last[1]
+
+    def _around(self, signal: _Signal, sample: int) -> NDArray[np.float32]:
+        start = sample - round(self._data.before * signal.rate)
+        stop = sample + round(self._data.after * signal.rate)
+        if start < 0 or stop > signal.values.shape[1]:
+            raise UnreadableError("the window around the beat reaches beyond the record")
+        return signal.values[:, start:stop]
 
 
 class _Reader:

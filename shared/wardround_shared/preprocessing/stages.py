@@ -102,8 +102,10 @@ def named_features(data: Data) -> tuple[Feature, ...]:
         return data.features
     if not isinstance(data, SignalsData | WfdbData):
         return ()
-    relative = (Feature(column=f"{c}, relative") for c in data.relative_to_patient)
-    return (*data.static, *relative)
+    return tuple(
+        feature if feature.form == "value" else Feature(column=f"{feature.column}, {feature.form}")
+        for feature in data.static
+    )
 
 
 def _check_source(steps: Sequence[Step], kind: Kind, features: tuple[Feature, ...]) -> None:

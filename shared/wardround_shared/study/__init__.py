@@ -16,6 +16,7 @@ from wardround_shared.study.data import (
     PhantomData,
     SignalsData,
     SiteKey,
+    StaticFeature,
     TableData,
     WfdbData,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "Simulation",
     "SiteKey",
     "Standardise",
+    "StaticFeature",
     "Step",
     "Study",
     "TableData",

@@ -106,6 +106,29 @@ def _idle_in_data(study: Study) -> Iterator[_Idle]:
             because="without an annotator",
             otherwise="name the annotator whose beats are meant",
         )
+        yield from _given(
+            "data",
+            data,
+            ("patient_median",),
+            because="without an annotator",
+            otherwise="name the annotator whose beats are meant",
+        )
+    if isinstance(data, SignalsData | WfdbData) and data.patient is None:
+        yield from _given(
+            "data",
+            data,
+            ("patient_median",),
+            because="without a patient column",
+            otherwise="name the column in patient",
+        )
+        for place, feature in enumerate(data.static):
+            if feature.form != "value":
+                yield _Idle(
+                    key=f"data.static.{place}.form",
+                    value=f'"{feature.form}"',
+                    because="without a patient column",
+                    remedy="name the column in patient",
+                )
     if isinstance(data, ImagesData) and not data.arrays:
         yield from _given(
             "data",

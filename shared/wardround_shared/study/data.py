@@ -65,6 +65,25 @@ class Feature(Section):
         return self
 
 
+class StaticFeature(Feature):
+    """A column beside a signal, as it is or as it compares with the patient's other rows.
+
+    Attributes:
+        form: `value`, the cell; `over-patient`, divided by the patient's median;
+            `over-neighbours`, divided by the median of the row, the ten before and the ten after;
+            `variation`, the mean absolute difference between one and the next of those, over the
+            patient's median.
+    """
+
+    form: Literal["value", "over-patient", "over-neighbours", "variation"] = "value"
+
+    @model_validator(mode="after")
+    def _form_fits(self) -> "StaticFeature":
+        if self.kind == "categorical" and self.form != "value":
+            raise ValueError("only a numeric column has another form than value")
+        return self
+
+
 class _Cohort(Section):
     """How a cohort is made of the examples, whatever their source.
 
@@ -156,6 +175,7 @@ class WfdbData(IndexedData):
         annotator: with it (for example "atr"), one example per beat annotation: `before` and
             `after` seconds around it, the annotation's symbol as column `symbol`, and the
             columns `rr_prev` and `rr_next` in seconds; without it, one example per record.
+        static, patient_median: as for `signals`; the median is taken over the record's beats.
     """
 
     source: Literal["wfdb"]
@@ -165,8 +185,8 @@ class WfdbData(IndexedData):
     annotator: str | None = None
     before: float = Field(default=0.3, gt=0)
     after: float = Field(default=0.5, gt=0)
-    static: tuple[Feature, ...] = ()
-    relative_to_patient: tuple[str, ...] = ()
+    static: tuple[StaticFeature, ...] = ()
+    patient_median: bool = False
 
 
 class SignalsData(IndexedData):
@@ -177,16 +197,16 @@ class SignalsData(IndexedData):
             length n in the same file is a column of the index.
         sampling_rate: in Hz.
         static: columns that accompany the signal as a vector (RR intervals, age).
-        relative_to_patient: numeric `static` columns for which a further feature is made: the
-            value divided by the patient's median.
+        patient_median: as many channels again, with the median of all the patient's signals in
+            the file: what is usual for this patient.
     """
 
     source: Literal["signals"]
     arrays: tuple[str, ...] = Field(min_length=1)
     signal: str = "X"
     sampling_rate: float = Field(gt=0)
-    static: tuple[Feature, ...] = ()
-    relative_to_patient: tuple[str, ...] = ()
+    static: tuple[StaticFeature, ...] = ()
+    patient_median: bool = False
 
 
 class PhantomData(_Cohort):

@@ -34,8 +34,9 @@ _SOURCES: dict[str, dict[str, Any]] = {
         "static": [
             {"column": "rr"},
             {"column": "sex", "kind": "categorical", "categories": ["F", "M"]},
+            {"column": "rr", "form": "over-patient"},
         ],
-        "relative-to-patient": ["rr"],
+        "patient": "patient",
     },
     "wfdb": {"source": "wfdb", "record": "record", "table": ["t.csv"], "leads": ["MLII"]},
 }
