@@ -4,8 +4,10 @@ The protocol itself is `wardround_shared.secure_aggregation`; here are only the 
 folder, mode 0700: `identity.key`, `state`, `spent/` (one empty file for each answer given).
 """
 
+import errno
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +45,9 @@ SECURE = "secure"
 """Name of the folder, below that of the site and run."""
 
 Encoded = Mapping[str, bytes]
+
+_LENGTH = 8
+"""Bytes of the stored state's length, which comes before it."""
 
 
 def write_identity(folder: Path, private: bytes) -> None:
@@ -122,9 +127,10 @@ class SecureMember:
         spent.mkdir(mode=0o700, parents=True, exist_ok=True)
         identity = Identity((folder / "identity.key").read_bytes())
         one_shots = SpentFiles(folder=spent, durable=durable)
-        if self._state.is_file():
+        stored = _read_state(self._state)
+        if stored is not None:
             self._site = SecureSite.from_bytes(
-                self._state.read_bytes(),
+                stored,
                 terms=terms,
                 site=site,
                 identity=identity,
@@ -142,13 +148,7 @@ class SecureMember:
         Raises:
             SecureAggregationError: refused; the state is as it was.
         """
-        answer: dict[str, bytes] = {}
-        if KEYS_REQUEST in received:
-            keys = self._site.advertise(decode(received[KEYS_REQUEST], KeysRequest))
-            answer[ADVERTISEMENT] = encode(keys)
-        if ADVERTISEMENTS in received:
-            shares = self._site.share(decode(received[ADVERTISEMENTS], Advertisements))
-            answer[SEALED_SHARES] = encode(shares)
+        answer = self._prepare(received)
         self._store()
         return answer
 
@@ -171,9 +171,7 @@ class SecureMember:
             model_digest=model_digest,
             vector=vector,
         )
-        answer = {MASKED_VECTOR: encode(masked)}
-        self._store()
-        return answer | self._also(received)
+        return self._with_the_next({MASKED_VECTOR: encode(masked)}, received)
 
     def confirm(self, received: Encoded) -> dict[str, bytes]:
         """Sign the survivor set, and deal shares for the next round.
@@ -185,8 +183,7 @@ class SecureMember:
         if SURVIVORS in received:
             signed = self._site.sign(decode(received[SURVIVORS], Survivors))
             answer[CONFIRMATION] = encode(signed)
-            self._store()
-        return answer | self._also(received)
+        return self._with_the_next(answer, received)
 
     def unmask(self, received: Encoded) -> dict[str, bytes]:
         """Give out one share of each site of the cohort.
@@ -199,33 +196,75 @@ class SecureMember:
         self._store()
         return encoded
 
-    def _also(self, received: Encoded) -> dict[str, bytes]:
-        """The half for the coming round; refusing it does not take back the other half."""
-        try:
-            return self.set_up(received)
-        except SecureAggregationError:
-            return {}
+    def _prepare(self, received: Encoded) -> dict[str, bytes]:
+        answer: dict[str, bytes] = {}
+        if KEYS_REQUEST in received:
+            keys = self._site.advertise(decode(received[KEYS_REQUEST], KeysRequest))
+            answer[ADVERTISEMENT] = encode(keys)
+        if ADVERTISEMENTS in received:
+            shares = self._site.share(decode(received[ADVERTISEMENTS], Advertisements))
+            answer[SEALED_SHARES] = encode(shares)
+        return answer
+
+    def _with_the_next(self, answer: dict[str, bytes], received: Encoded) -> dict[str, bytes]:
+        """The answer, with the half for the coming round; refusing that does not take it back."""
+        with suppress(SecureAggregationError):
+            answer |= self._prepare(received)
+        self._store()
+        return answer
 
     def _store(self) -> None:
-        unfinished = self._state.with_name("state.unfinished")
+        """Put the state on disk; nothing may be sent before."""
+        content = self._site.to_bytes()
         try:
-            file = os.open(unfinished, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-            with os.fdopen(file, "wb") as state:
-                state.write(self._site.to_bytes())
-                state.flush()
-                if self._durable:
-                    os.fsync(state.fileno())
-            if not self._durable:
-                # Some file systems write everything out when one file replaces another.
-                self._state.unlink(missing_ok=True)
-            unfinished.replace(self._state)
             if self._durable:
-                _sync_folder(self._state.parent)
+                _replace(self._state, content)
+            else:
+                _overwrite(self._state, content)
         except OSError as error:
             raise PrivacyError(
                 f"The state of secure aggregation cannot be written ({error.strerror}); nothing "
                 "was sent. Free some disk space."
             ) from error
+
+
+def _replace(state: Path, content: bytes) -> None:
+    """Old or new content, whatever happens to the machine."""
+    unfinished = state.with_name("state.unfinished")
+    file = os.open(unfinished, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    with os.fdopen(file, "wb") as opened:
+        opened.write(_framed(content))
+        opened.flush()
+        os.fsync(opened.fileno())
+    unfinished.replace(state)
+    _sync_folder(state.parent)
+
+
+def _overwrite(state: Path, content: bytes) -> None:
+    """Old or new content, whatever happens to the process: for simulations, many times as fast.
+
+    It is one write of the system; what a longer old content leaves behind it is not read.
+    """
+    file = os.open(state, os.O_CREAT | os.O_WRONLY, 0o600)
+    try:
+        framed = _framed(content)
+        if os.write(file, framed) < len(framed):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(file)
+
+
+def _framed(content: bytes) -> bytes:
+    return len(content).to_bytes(_LENGTH, "big") + content
+
+
+def _read_state(state: Path) -> bytes | None:
+    """What was stored; None if nothing was yet. A cut file is refused when it is parsed."""
+    try:
+        framed = state.read_bytes()
+    except FileNotFoundError:
+        return None
+    return framed[_LENGTH : _LENGTH + int.from_bytes(framed[:_LENGTH], "big")]
 
 
 def _sync_folder(folder: Path) -> None:
