@@ -163,8 +163,11 @@ def _class_weights(settings: LocalTraining, device: torch.device) -> Tensor | No
 
 
 def _optimiser(module: nn.Module, settings: LocalTraining) -> torch.optim.Optimizer:
-    """The study's optimiser, its step over all parameters fused into one call."""
+    """The study's optimiser; without DP its step over all parameters is fused into one call."""
     training = settings.training
+    # A fused step reads a gradient in the memory layout of its parameter, whatever its own is, and
+    # DP-SGD's gradients have another where a model keeps its channels last.
+    fused = settings.protection is None
     rate = learning_rate(training, settings.round)
     parameters = list(module.parameters())
     if training.optimiser == "sgd":
@@ -173,10 +176,10 @@ def _optimiser(module: nn.Module, settings: LocalTraining) -> torch.optim.Optimi
             lr=rate,
             momentum=training.momentum,
             weight_decay=training.weight_decay,
-            fused=True,
+            fused=fused,
         )
     kind = torch.optim.Adam if training.optimiser == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=rate, weight_decay=training.weight_decay, fused=True)
+    return kind(parameters, lr=rate, weight_decay=training.weight_decay, fused=fused)
 
 
 @contextmanager

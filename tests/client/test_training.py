@@ -17,9 +17,9 @@ from wardround_client.training import (
     train,
 )
 from wardround_shared.evaluation import metrics
-from wardround_shared.models import flatten
+from wardround_shared.models import build_model, flatten
 from wardround_shared.privacy.noise import InjectedNoise
-from wardround_shared.study import Privacy, Training
+from wardround_shared.study import Cnn, Privacy, Training
 
 
 def _training(**keys) -> Training:
@@ -152,3 +152,25 @@ def test_private_training_works_for_any_cohort_and_batch(examples, batch):
 def test_without_validation_examples_the_counts_are_zero():
     counts = evaluate(_module(), _examples(), torch.arange(0), 2)
     assert not counts.any()
+
+
+def test_a_private_step_goes_where_the_plain_one_goes():
+    # All examples in one step, a bound that clips nothing and hardly any noise: on a model whose
+    # weights and gradients lie in memory in different orders.
+    torch.manual_seed(0)
+    images = torch.randn(16, 1, 12, 12)
+    examples = Examples(parts=(images,), labels=torch.arange(16) % 2)
+    training = _training(**{"batch-size": 16, "learning-rate": 0.01})
+    plan = Plan(sample_rate=1.0, steps_per_round=1, planned_steps=4, noise_multiplier=1e-9)
+    privacy = Privacy.model_validate(
+        {"mechanism": "dp-sgd", "unit": "record", "max-grad-norm": 100.0}
+    )
+    protection = Protection(plan=plan, privacy=privacy, noise=InjectedNoise(3))
+    cnn = Cnn.model_validate({"name": "cnn", "width": 4})
+    deltas = []
+    for protected in (None, protection):
+        torch.manual_seed(1)
+        module = build_model(cnn, ((1, 12, 12),), 2)
+        deltas.append(train(module, examples, torch.arange(16), _settings(training, protected)))
+    np.testing.assert_allclose(deltas[1], deltas[0], atol=1e-5)
+    assert np.abs(deltas[0]).max() > 1e-3

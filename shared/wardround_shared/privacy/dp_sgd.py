@@ -70,7 +70,7 @@ class DpSgd:
 
     Raises:
         PrivacyError: a value that protects nobody, or a module that mixes examples.
-        ValueError: the optimiser is over other parameters than the module's.
+        ValueError: the optimiser is over other parameters than the module's, or fused.
     """
 
     def __init__(
@@ -194,6 +194,8 @@ def _check_module(module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
     stepped = {id(p) for group in optimiser.param_groups for p in group["params"]}
     if trained != stepped:
         raise ValueError("the optimiser must be over exactly the module's trainable parameters")
+    if any(group.get("fused") for group in optimiser.param_groups):
+        raise ValueError("a fused optimiser takes gradients in the layout of its parameters only")
 
 
 class _ExampleModule(GradSampleModule):  # type: ignore[misc]  # Opacus has no types
