@@ -178,6 +178,6 @@ def require_one_site(pool: Pool) -> None:
     if twice:
         one, other_one = next(iter(twice.values()))
         raise CohortError(
-            f"{len(twice)} patients are in two sites, for example at {one} and {other_one}; "
+            f"patients in two sites: {len(twice)}, for example at {one} and {other_one}; "
             "leave such rows out with data.where or correct the site."
         )

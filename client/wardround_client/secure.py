@@ -146,10 +146,13 @@ class SecureMember:
         """Answer the halves of an exchange that prepare a coming round.
 
         Raises:
-            SecureAggregationError: refused; the state is as it was.
+            SecureAggregationError: refused; nothing is sent.
         """
-        answer = self._prepare(received)
-        self._store()
+        answer: dict[str, bytes] = {}
+        try:
+            self._prepare(received, answer)
+        finally:
+            self._store()
         return answer
 
     def mask(
@@ -196,20 +199,19 @@ class SecureMember:
         self._store()
         return encoded
 
-    def _prepare(self, received: Encoded) -> dict[str, bytes]:
-        answer: dict[str, bytes] = {}
+    def _prepare(self, received: Encoded, answer: dict[str, bytes]) -> None:
+        """Add to `answer`, half by half: what was done before a refusal is sent."""
         if KEYS_REQUEST in received:
             keys = self._site.advertise(decode(received[KEYS_REQUEST], KeysRequest))
             answer[ADVERTISEMENT] = encode(keys)
         if ADVERTISEMENTS in received:
             shares = self._site.share(decode(received[ADVERTISEMENTS], Advertisements))
             answer[SEALED_SHARES] = encode(shares)
-        return answer
 
     def _with_the_next(self, answer: dict[str, bytes], received: Encoded) -> dict[str, bytes]:
         """The answer, with the half for the coming round; refusing that does not take it back."""
         with suppress(SecureAggregationError):
-            answer |= self._prepare(received)
+            self._prepare(received, answer)
         self._store()
         return answer
 
@@ -243,13 +245,15 @@ def _replace(state: Path, content: bytes) -> None:
 def _overwrite(state: Path, content: bytes) -> None:
     """Old or new content, whatever happens to the process: for simulations, many times as fast.
 
-    It is one write of the system; what a longer old content leaves behind it is not read.
+    It is one write of the system; what a longer old content would leave behind it is cut off, and
+    not read if that fails.
     """
     file = os.open(state, os.O_CREAT | os.O_WRONLY, 0o600)
     try:
         framed = _framed(content)
         if os.write(file, framed) < len(framed):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.ftruncate(file, len(framed))
     finally:
         os.close(file)
 

@@ -25,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-bench = typer.Typer(help="Measure speed; every figure in README.md comes from here.")
+bench = typer.Typer(help="Measure speed; the speeds in README.md come from here.")
 app.add_typer(bench, name="bench")
 
 EMBEDDED = "phantom"

@@ -83,7 +83,7 @@ def evaluate_run(path: Path, data: Path | None, *, cache: Path) -> dict[str, Any
         data = phantom_folder(study.data, cache=cache, seed=_OTHER_PATIENTS)
     classes = study.study.classes
     recipe = Recipe(study)
-    cohorts = build_cohorts(study, data, cache=cache, partition=None)
+    cohorts = build_cohorts(_unthinned(study), data, cache=cache, partition=None)
     per_site = {}
     for cohort in cohorts.cohorts:
         examples = Examples(
@@ -95,6 +95,9 @@ def evaluate_run(path: Path, data: Path | None, *, cache: Path) -> dict[str, Any
     overall = np.sum(list(per_site.values()), axis=0)
     summary = _summary(path)
     trained_on = _trained_on(summary, cohorts, cache)
+    if trained_on == 0 and getattr(study.data, "patient", "") is None:
+        # Keys made of rows or file names: the same patients may stand in other rows here.
+        trained_on = None
     return {
         "metrics": metrics(overall, classes),
         "per_site": {site: metrics(counts, classes) for site, counts in per_site.items()},
@@ -105,6 +108,13 @@ def evaluate_run(path: Path, data: Path | None, *, cache: Path) -> dict[str, Any
         "trained_on": trained_on,
         "notes": [*all_notes(cohorts), *_notes_on_training(trained_on, int(overall[0]))],
     }
+
+
+def _unthinned(study: Study) -> Study:
+    """The study with all examples of each patient: `max-per-patient` is for training."""
+    return study.model_copy(
+        update={"data": study.data.model_copy(update={"max_per_patient": None})}
+    )
 
 
 def _summary(path: Path) -> dict[str, Any]:
@@ -136,8 +146,9 @@ def _notes_on_training(trained_on: int | None, scored: int) -> list[str]:
         return []
     if trained_on is None:
         note = (
-            "whether the model was trained on these patients cannot be told, because the run's "
-            "cohorts are not in the cache: the figures may be no estimate for new patients."
+            "whether the model was trained on these patients cannot be told, because the study "
+            "names no patient column or the run's cohorts are not in the cache: the figures may be "
+            "no estimate for new patients."
         )
     else:
         note = (

@@ -12,6 +12,7 @@ def test_what_was_stored_last_is_read_whatever_its_length(tmp_path, write):
     for content in (b"long" * 100, b"short", b"", b"longer" * 100):
         write(state, content)
         assert _read_state(state) == content
+        assert len(state.read_bytes()) == 8 + len(content), "nothing of an older state is left"
     assert state.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
 

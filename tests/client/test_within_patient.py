@@ -80,3 +80,11 @@ def test_median_signals_are_of_the_patient_and_of_nobody_else():
     medians = median_signals(signals, ["a", "b", "a", "a"])
     np.testing.assert_array_equal(medians[:, 0], [[2, 4], [9, 9], [2, 4], [2, 4]])
     assert medians.dtype == np.float32
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_signal_that_is_not_finite_spoils_no_other(wrong):
+    signals = np.array([[1, 2], [wrong, 4], [3, 4], [wrong, 0]], np.float32)
+    medians = median_signals(signals, ["a", "a", "a", "b"])
+    np.testing.assert_array_equal(medians[:3], [[2, 3]] * 3)
+    assert np.isnan(medians[3]).all()

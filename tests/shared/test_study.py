@@ -58,7 +58,6 @@ def test_study_id_changes_with_any_value():
         ("study.classes=['a', 'a']", ["classes must differ"]),
         ("data.label={column='y', values={maybe=['1']}}", ["data.label.values", "maybe"]),
         ("training.proximal=0.1", ["proximal", "fedprox"]),
-        ("training.average-last=9", ["average-last"]),
         ("privacy.epsilon=0", ["privacy.epsilon"]),
         (
             "study.task=image-classification",

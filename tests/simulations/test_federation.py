@@ -327,3 +327,10 @@ def test_features_made_of_other_records_are_said_to_be_outside_a_records_epsilon
     alone = load_study(find_study("pneumonia"), ["privacy.mechanism=dp-sgd"])
     assert "compared with" in outside_epsilon(compared)[-1]
     assert outside_epsilon(alone) == list(OUTSIDE_EPSILON)
+
+
+def test_fewer_rounds_than_are_averaged_average_all(study_file, hospitals, tmp_path):
+    overrides = ("privacy.mechanism=none", "training.average-last=5")
+    settings = settings_of(study_file, hospitals, tmp_path / "run", *overrides, "training.rounds=2")
+    summary = simulate(settings, Silent())
+    assert (summary["status"], summary["rounds"]) == ("complete", 2)

@@ -157,6 +157,7 @@ class RunFolder:
                 "planned_epsilon": 8.0,
                 "epsilon": dict.fromkeys(self.sites, 7.91),
                 "spent": dict.fromkeys(self.sites, spent),
+                "outside": ["class counts", "the weather"],
             },
             "secure_aggregation": True,
             "noise": "system",
@@ -202,6 +203,10 @@ def test_the_headline_names_sites_rounds_and_privacy(run: RunFolder) -> None:
 
 def test_a_private_run_raises_no_alarm(run: RunFolder) -> None:
     assert not [a for a in run.page().named("p") if a.get("class") == "warning"]
+
+
+def test_what_epsilon_leaves_out_is_said_as_the_run_says_it(run: RunFolder) -> None:
+    assert "not covered: class counts, the weather." in run.page().text
 
 
 def test_no_privacy_is_shouted(run: RunFolder) -> None:

@@ -2,7 +2,8 @@
 
 Intervals over the patient's own and over those around the beat follow de Chazal et al. 2004
 ("Automatic classification of heartbeats using ECG morphology and heartbeat interval features").
-n = rows in their order in time.
+n = rows in the order of the files, which is taken for that in time; where a patient has several
+records, the last rows of one are neighbours of the first of the next.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ def over_patient(values: Floats, patients: Sequence[str]) -> Floats:
         patients: patient key of each row.
 
     Returns:
-        [n], NaN where the value is missing or the median is zero.
+        [n], NaN where the value is missing or the median is not positive.
     """
     result = np.full(len(values), np.nan)
     for rows in _patients(values, patients):
@@ -46,7 +47,7 @@ def variation(values: Floats, patients: Sequence[str]) -> Floats:
     It is the mean absolute difference between one value and the next among row and neighbours.
 
     Returns:
-        [n], NaN where the value is missing, stands alone, or the median is zero.
+        [n], NaN where the value is missing, stands alone, or the median is not positive.
     """
     result = np.full(len(values), np.nan)
     for rows in _patients(values, patients):
@@ -57,16 +58,21 @@ def variation(values: Floats, patients: Sequence[str]) -> Floats:
 
 
 def median_signals(signals: NDArray[np.float32], patients: Sequence[str]) -> NDArray[np.float32]:
-    """For each signal [n, ...] the median, sample by sample, over all signals of its patient."""
-    result = np.empty_like(signals)
+    """For each signal [n, ...] the median, sample by sample, over all signals of its patient.
+
+    A signal with a sample that is not finite does not count; without any other the result is NaN.
+    """
+    result = np.full_like(signals, np.nan)
+    whole = np.isfinite(signals).reshape(len(signals), -1).min(axis=1, initial=True)
     for rows in _groups(np.arange(len(signals)), patients):
-        result[rows] = np.median(signals[rows], axis=0)
+        if whole[rows].any():
+            result[rows] = np.median(signals[rows[whole[rows]]], axis=0)
     return result
 
 
 def _over(values: Floats, median: np.floating | Floats) -> Floats:
     result: Floats = np.full(len(values), np.nan)
-    np.divide(values, median, out=result, where=np.broadcast_to(median != 0, values.shape))
+    np.divide(values, median, out=result, where=np.broadcast_to(median > 0, values.shape))
     return result
 
 

@@ -71,8 +71,6 @@ class Training(Section):
     def _strategy_fits(self) -> "Training":
         if (self.strategy == "fedprox") != (self.proximal > 0):
             raise ValueError("proximal > 0 goes with strategy = 'fedprox', and with no other")
-        if self.average_last > self.rounds:
-            raise ValueError("average-last must not exceed rounds")
         return self
 
 

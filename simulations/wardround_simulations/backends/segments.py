@@ -177,9 +177,7 @@ class ReplyWriter:
         If that is too small there will be a new one, called `name`.
         """
         places: dict[int, Place] = {}
-        if data:
-            self._segment, self._last = self._last, self._segment
-        if data and self._fits(sum(map(len, data)), name):
+        if data and self._takes_turn(sum(map(len, data)), name):
             assert self._segment is not None
             offset = 0
             for item in data:
@@ -187,6 +185,17 @@ class ReplyWriter:
                 places[id(item)] = (self._segment.name, offset, len(item))
                 offset += len(item)
         return pack(value, lambda item: places.get(id(item)))
+
+    def _takes_turn(self, size: int, name: str) -> bool:
+        """Make the other segment the present one, unless there is no room for what it is to hold.
+
+        A reply through the pipe takes no turn, or the reader would lose count.
+        """
+        self._segment, self._last = self._last, self._segment
+        fits = self._fits(size, name)
+        if not fits:
+            self._segment, self._last = self._last, self._segment
+        return fits
 
     def _fits(self, size: int, name: str) -> bool:
         if self._segment is not None and self._segment.size >= size:

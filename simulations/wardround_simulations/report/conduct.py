@@ -197,9 +197,8 @@ def _privacy_words(run: Run) -> dict[str, str]:
     return {
         "Epsilon": f"how much one {unit} may change what the model can reveal; smaller is more "
         "private.",
-        "Outside epsilon": "class counts, the sums behind impute and standardise, metric counts "
-        "on the validation split and the number of training examples are exact; with secure "
-        "aggregation they are known as sums over sites only.",
+        "Outside epsilon": f"not covered: {', '.join(run.privacy.outside) or 'not said'}. What is "
+        "sent of it is exact; with secure aggregation it is known as sums over sites only.",
         "Delta": "probability with which the bound may fail.",
         "Unit": f"whose contribution is hidden: here one {unit}"
         + (

@@ -54,6 +54,7 @@ class Privacy:
     delta: float | None
     planned_epsilon: float | None
     spent: Mapping[str, Spent]
+    outside: tuple[str, ...]
     injected_noise: bool
 
     @property
@@ -309,6 +310,7 @@ def _privacy(content: Mapping[str, Any], noise: object) -> Privacy:
         delta=_number(content.get("delta")),
         planned_epsilon=_number(content.get("planned_epsilon")),
         spent=spent,
+        outside=tuple(str(what) for what in content.get("outside") or ()),
         # Fail closed: noise of unknown origin is not taken for real noise.
         injected_noise=noise != "system",
     )

@@ -99,6 +99,15 @@ def test_a_reply_is_there_until_the_next_but_one() -> None:
     reader.close()
 
 
+def test_a_reply_without_room_takes_no_turn(monkeypatch) -> None:
+    writer, reader, names = ReplyWriter(), ReplyReader(), Names()
+    for size, room in [(1, True), (1, True), (3, False), (3, True), (1, True), (3, True)]:
+        monkeypatch.setattr(segments, "_room_for", lambda size, room=room: room)
+        value = MODEL * size
+        assert reader.unpack(writer.pack(value, [value], names.new())) == value
+    reader.close()
+
+
 def test_without_room_all_goes_through_the_pipe(monkeypatch, outgoing: Outgoing) -> None:
     monkeypatch.setattr(segments, "_room_for", lambda size: False)
     outgoing.hold(MODEL)
