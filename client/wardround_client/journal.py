@@ -15,18 +15,16 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "journal.jsonl"
-        self._has_folder = False
 
     def write(self, **line: Any) -> None:
         """Append a line, with the process that wrote it and its peak memory in MB."""
-        if not self._has_folder:
+        if not self._file.parent.is_dir():
             try:
                 self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             except OSError as error:
                 raise RunFolderError(
                     f"The journal of this site cannot be written ({error.strerror})."
                 ) from error
-            self._has_folder = True
         line |= {"pid": os.getpid(), "peak_rss_mb": peak_rss_mb()}
         json_lines.append(self._file, line)
 

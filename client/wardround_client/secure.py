@@ -146,13 +146,11 @@ class SecureMember:
         """Answer the halves of an exchange that prepare a coming round.
 
         Raises:
-            SecureAggregationError: refused; nothing is sent.
+            SecureAggregationError: refused; nothing is sent, and what is stored is as it was.
         """
         answer: dict[str, bytes] = {}
-        try:
-            self._prepare(received, answer)
-        finally:
-            self._store()
+        self._prepare(received, answer)
+        self._store()
         return answer
 
     def mask(
@@ -200,7 +198,7 @@ class SecureMember:
         return encoded
 
     def _prepare(self, received: Encoded, answer: dict[str, bytes]) -> None:
-        """Add to `answer`, half by half: what was done before a refusal is sent."""
+        """Add to `answer`, half by half: after a refusal it has what was done before."""
         if KEYS_REQUEST in received:
             keys = self._site.advertise(decode(received[KEYS_REQUEST], KeysRequest))
             answer[ADVERTISEMENT] = encode(keys)
@@ -243,7 +241,7 @@ def _replace(state: Path, content: bytes) -> None:
 
 
 def _overwrite(state: Path, content: bytes) -> None:
-    """Old or new content, whatever happens to the process: for simulations, many times as fast.
+    """Old or new content, whatever happens to the process: enough for simulations.
 
     It is one write of the system; what a longer old content would leave behind it is cut off, and
     not read if that fails.

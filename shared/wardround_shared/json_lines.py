@@ -18,7 +18,7 @@ def append(file: Path, content: Mapping[str, Any]) -> None:
     """
     line = (json.dumps(content, allow_nan=False) + "\n").encode()
     try:
-        # Without Python's file object, which asks the disk four times more; sites write often.
+        # Without Python's file object, which asks the system for more than this; sites write often.
         lines = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             taken = _write(lines, line)

@@ -19,7 +19,7 @@ from wardround_shared.evaluation import metrics
 from wardround_shared.messages import Fitted, read_shapes
 from wardround_shared.models import build_model
 from wardround_shared.preprocessing import Recipe
-from wardround_shared.study import PhantomData, Study, load_study
+from wardround_shared.study import IndexedData, PhantomData, Study, load_study
 from wardround_simulations.federation import all_notes, phantom_folder
 
 _PREPROCESSING = "preprocessing."
@@ -94,10 +94,7 @@ def evaluate_run(path: Path, data: Path | None, *, cache: Path) -> dict[str, Any
         per_site[cohort.site] = evaluate(run.module, examples, everyone, len(classes))
     overall = np.sum(list(per_site.values()), axis=0)
     summary = _summary(path)
-    trained_on = _trained_on(summary, cohorts, cache)
-    if trained_on == 0 and getattr(study.data, "patient", "") is None:
-        # Keys made of rows or file names: the same patients may stand in other rows here.
-        trained_on = None
+    trained_on = _trained_on(study, summary, cohorts, cache)
     return {
         "metrics": metrics(overall, classes),
         "per_site": {site: metrics(counts, classes) for site, counts in per_site.items()},
@@ -126,7 +123,9 @@ def _summary(path: Path) -> dict[str, Any]:
     return content
 
 
-def _trained_on(summary: Mapping[str, Any], scored: CohortSet, cache: Path) -> int | None:
+def _trained_on(
+    study: Study, summary: Mapping[str, Any], scored: CohortSet, cache: Path
+) -> int | None:
     """How many of the scored examples have a patient key that is in the run's training splits.
 
     The run folder names the run's cohorts by their key in the cache only: who was in them stays
@@ -138,7 +137,11 @@ def _trained_on(summary: Mapping[str, Any], scored: CohortSet, cache: Path) -> i
         return None
     trained = np.concatenate([cohort.patients[cohort.train] for cohort in kept.cohorts])
     patients = np.concatenate([cohort.patients for cohort in scored.cohorts])
-    return int(np.isin(patients, trained).sum())
+    number = int(np.isin(patients, trained).sum())
+    if not number and isinstance(study.data, IndexedData) and study.data.patient is None:
+        # Keys made of rows or file names: the same patients may stand in other rows here.
+        return None
+    return number
 
 
 def _notes_on_training(trained_on: int | None, scored: int) -> list[str]:

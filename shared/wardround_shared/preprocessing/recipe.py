@@ -34,8 +34,8 @@ Augment = Callable[[tuple[torch.Tensor, ...], torch.Generator], tuple[torch.Tens
 
 # Raise it with any change of code that changes what `decode` returns: caches are kept by it.
 _DECODE_VERSION = 1
-# Values handled at a time, 1 MB as float64: arrays may be larger than the memory, and what fits
-# into the cache is done in a quarter of the time.
+# Values handled at a time, 1 MB as float64: arrays may be larger than the memory, and small
+# pieces need no fresh memory each time.
 _CHUNK_VALUES = 1 << 17
 
 

@@ -106,10 +106,7 @@ def noise_multiplier_for(*, epsilon: float, delta: float, sample_rate: float, st
     Raises:
         PrivacyError: a value out of range, or an epsilon that no noise reaches.
     """
-    _check_positive("epsilon", epsilon)
-    _check_delta(delta)
-    _check_rate(sample_rate)
-    _check_steps(steps)
+    _check_plan(epsilon, delta, sample_rate, steps)
     return _solve(float(epsilon), float(delta), float(sample_rate), int(steps))
 
 
@@ -119,12 +116,16 @@ def require_reachable(*, epsilon: float, delta: float, sample_rate: float, steps
     Raises:
         PrivacyError: a value out of range, or an epsilon that no noise reaches.
     """
+    _check_plan(epsilon, delta, sample_rate, steps)
+    if _bound_under_most_noise(delta, steps) > epsilon:
+        noise_multiplier_for(epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=steps)
+
+
+def _check_plan(epsilon: float, delta: float, sample_rate: float, steps: int) -> None:
     _check_positive("epsilon", epsilon)
     _check_delta(delta)
     _check_rate(sample_rate)
     _check_steps(steps)
-    if _bound_under_most_noise(delta, steps) > epsilon:
-        noise_multiplier_for(epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=steps)
 
 
 def _bound_under_most_noise(delta: float, steps: int) -> float:
