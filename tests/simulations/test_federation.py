@@ -334,3 +334,18 @@ def test_fewer_rounds_than_are_averaged_average_all(study_file, hospitals, tmp_p
     settings = settings_of(study_file, hospitals, tmp_path / "run", *overrides, "training.rounds=2")
     summary = simulate(settings, Silent())
     assert (summary["status"], summary["rounds"]) == ("complete", 2)
+
+
+def test_without_a_patient_column_nobody_is_said_to_be_new(study_file, hospitals, tmp_path):
+    text = study_file.read_text(encoding="utf-8")
+    study_file.write_text(
+        "".join(line for line in text.splitlines(True) if not line.startswith("patient")),
+        encoding="utf-8",
+    )
+    run, other = tmp_path / "run", tmp_path / "other"
+    simulate(settings_of(study_file, hospitals, run, "privacy.mechanism=none"), Silent())
+    other.mkdir()
+    write_hospital(other / "north.csv", seed=100, name="new")
+    number, (note,) = trained_on(run, other, tmp_path / "cache")
+    assert number is None
+    assert "cannot be told" in note
