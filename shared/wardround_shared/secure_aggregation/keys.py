@@ -7,6 +7,7 @@ is RFC 7748, Ed25519 RFC 8032, ChaCha20-Poly1305 RFC 8439. Keys are bytes in tho
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -234,11 +235,19 @@ def verify(public: bytes, signature: bytes, message: bytes) -> None:
         SignatureError: not signed with that key, or a key or signature that is malformed.
     """
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+        _verify(bytes(public), bytes(signature), bytes(message))
     except (InvalidSignature, ValueError) as error:
         raise SignatureError(
             "A message is not signed by the site that it is said to be from."
         ) from error
+
+
+# Whether a signature is good depends on these three and nothing else, and only good ones are
+# remembered (an exception is not). Many simulated sites share a process and are all shown the same
+# signatures.
+@lru_cache(maxsize=1024)
+def _verify(public: bytes, signature: bytes, message: bytes) -> None:
+    Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
 
 
 # --- parts -----------------------------------------------------------------------------------
