@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wardround_shared.privacy.accounting import SampledGaussian as SampledGaussian
     from wardround_shared.privacy.accounting import Spent as Spent
+    from wardround_shared.privacy.accounting import epsilon_by_rdp as epsilon_by_rdp
     from wardround_shared.privacy.accounting import epsilon_spent as epsilon_spent
     from wardround_shared.privacy.accounting import noise_multiplier_for as noise_multiplier_for
     from wardround_shared.privacy.accounting import require_reachable as require_reachable
@@ -24,8 +25,9 @@ _HOMES = {
     "InjectedNoise": "noise",
     "NoiseSource": "noise",
     "SampledGaussian": "accounting",
-    "Spent": "accounting",
     "SystemNoise": "noise",
+    "Spent": "accounting",
+    "epsilon_by_rdp": "accounting",
     "epsilon_spent": "accounting",
     "noise_multiplier_for": "accounting",
     "poisson_batches": "dp_sgd",

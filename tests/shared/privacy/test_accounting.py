@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from wardround_shared.errors import PrivacyError
 from wardround_shared.privacy import (
     SampledGaussian,
+    Spent,
     accounting,
+    epsilon_by_rdp,
     epsilon_spent,
     noise_multiplier_for,
     require_reachable,
@@ -52,10 +54,12 @@ class TestKnownAnswers:
     @pytest.mark.parametrize("n", [1, 9])
     def test_plain_gaussian_mechanism(self, sigma, n):
         # n steps of it are one with sigma / sqrt(n), whose delta is known in closed form.
-        bound = epsilon(steps(sigma, 1.0, n))
+        spent = epsilon_spent([steps(sigma, 1.0, n)], 1e-5)
         one = sigma / math.sqrt(n)
-        assert gaussian_delta(bound, one) <= 1e-5
-        assert gaussian_delta(bound * 0.98 - 0.001, one) > 1e-5
+        assert gaussian_delta(spent.epsilon, one) <= 1e-5
+        assert gaussian_delta(spent.prv, one) <= 1e-5
+        assert gaussian_delta(spent.prv * 0.98 - 0.001, one) > 1e-5
+        assert spent.prv < spent.rdp < spent.prv * 1.2
 
     @pytest.mark.parametrize(
         "history",
@@ -103,6 +107,17 @@ class TestLaws:
         assert base < epsilon(steps(sigma, rate * 1.5, n))
         assert base > epsilon(steps(sigma * 1.2, rate, n))
         assert base > epsilon(steps(sigma, rate, n), delta=1e-4)
+
+    def test_the_larger_bound_counts(self):
+        assert Spent(prv=1.0, rdp=2.0).epsilon == 2.0
+        assert Spent(prv=2.0, rdp=1.0).epsilon == 2.0
+        assert Spent(prv=math.nan, rdp=1.0).epsilon == 1.0
+
+    @pytest.mark.parametrize(
+        "history", [[], [steps(1.1, 0.02, 70)], [steps(1.1, 0.02, 70), steps(3.0, 1.0, 2)] * 2]
+    )
+    def test_rdp_can_be_asked_for_alone(self, history):
+        assert epsilon_by_rdp(history, 1e-5) == epsilon_spent(history, 1e-5).rdp
 
     def test_larger_of_a_failed_prv_is_rdp(self):
         # Below 1e-10 the Fourier transform's rounding would decide, so PRV is not used.
@@ -153,7 +168,7 @@ class TestReachability:
                 refuse(epsilon=target, delta=delta, sample_rate=1.0, steps=n)
 
     def test_epsilon_just_in_reach_is_not(self):
-        arguments = {"epsilon": 0.006, "delta": 1e-5, "sample_rate": 1.0, "steps": 20}
+        arguments = {"epsilon": 0.011, "delta": 1e-5, "sample_rate": 1.0, "steps": 20}
         require_reachable(**arguments)
         assert noise_multiplier_for(**arguments) > 1000
 
@@ -210,5 +225,6 @@ class TestRefusals:
             steps(-0.0, 0.1, 1)
 
     def test_noise_too_small_for_any_bound(self):
-        with pytest.raises(PrivacyError, match="cannot be bounded"):
-            epsilon(steps(1e-200, 0.5, 1))
+        for bound in (epsilon_spent, epsilon_by_rdp):
+            with pytest.raises(PrivacyError, match="cannot be bounded"):
+                bound([steps(1e-200, 0.5, 1)], 1e-5)
