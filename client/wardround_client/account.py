@@ -1,19 +1,20 @@
-"""What a site has spent in a run: the plan, solved once, and the steps taken from it.
+"""What a study may spend at one site: the plan, solved once, and its rounds, taken off the ledger.
 
-The account lives in the node's Flower context, so it is there again in the next round. Steps are
-taken off before they are trained: a training that raises an error has been paid for. But the
-context's state goes back with the answer: if the worker process dies in the middle of a round, the
-steps that it took are lost from the account, and the epsilon that is reported is too small by
-them. A ledger on disk that is written before the training, and that counts over all studies, is a
-work of its own and not there yet.
+The plan lies in the node's Flower context, so that it need not be solved again; it says nothing
+about what was spent. That is in the site's ledger, on disk before a round is trained.
 """
 
 import math
 from dataclasses import dataclass
 
+import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
+from wardround_client.cohort import Cohort
+from wardround_client.ledger import Ledger, Purpose
+from wardround_client.policy import Policy
 from wardround_shared.errors import BudgetError, PrivacyError
+from wardround_shared.messages import Header
 from wardround_shared.privacy.accounting import (
     SampledGaussian,
     noise_multiplier_for,
@@ -21,7 +22,7 @@ from wardround_shared.privacy.accounting import (
 )
 from wardround_shared.study import Study
 
-_KEY = "privacy-account"
+_KEY = "privacy-plan"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,29 +30,57 @@ class Plan:
     """DP-SGD as planned for one site and the whole study.
 
     Attributes:
-        sample_rate: probability with which each example is in a step (Poisson sampling).
+        units: patients or records (`privacy.unit`) in the site's training split.
+        sample_rate: probability with which each of them is in a step (Poisson sampling).
         steps_per_round: steps of one round.
         planned_steps: steps of all rounds.
         noise_multiplier: noise standard deviation over the clipping norm.
     """
 
+    units: int
     sample_rate: float
     steps_per_round: int
     planned_steps: int
     noise_multiplier: float
 
+    @property
+    def round_cost(self) -> SampledGaussian:
+        """What one round spends."""
+        return self._cost(self.steps_per_round)
 
-def plan(study: Study, examples: int) -> Plan:
+    @property
+    def whole_cost(self) -> SampledGaussian:
+        """What all rounds together spend."""
+        return self._cost(self.planned_steps)
+
+    def _cost(self, steps: int) -> SampledGaussian:
+        return SampledGaussian(
+            noise_multiplier=self.noise_multiplier, sample_rate=self.sample_rate, steps=steps
+        )
+
+
+def units_of(study: Study, cohort: Cohort) -> int:
+    """Number of patients, or records, in the cohort's training split: what the plan protects."""
+    if study.privacy.unit == "patient":
+        return len(np.unique(cohort.patients[cohort.train]))
+    return len(cohort.train)
+
+
+def plan(study: Study, units: int) -> Plan:
     """Solve the noise once, so that all planned rounds together cost the study's epsilon.
 
     Args:
         study: with a private mechanism.
-        examples: number of training examples at the site.
+        units: number of training patients, or records, at the site (`units_of`).
+
+    Raises:
+        PrivacyError: no noise reaches the study's epsilon.
     """
     privacy = study.privacy
-    sample_rate, steps_per_round = _sampling(study, examples)
+    sample_rate, steps_per_round = _sampling(study, units)
     planned = steps_per_round * study.training.rounds
     return Plan(
+        units=units,
         sample_rate=sample_rate,
         steps_per_round=steps_per_round,
         planned_steps=planned,
@@ -61,13 +90,13 @@ def plan(study: Study, examples: int) -> Plan:
     )
 
 
-def require_plan(study: Study, examples: int) -> None:
+def require_plan(study: Study, units: int) -> None:
     """Refuse a study that `plan` would refuse, without solving the noise; arguments as there.
 
     Raises:
         PrivacyError: no noise reaches the study's epsilon.
     """
-    sample_rate, steps_per_round = _sampling(study, examples)
+    sample_rate, steps_per_round = _sampling(study, units)
     require_reachable(
         epsilon=study.privacy.epsilon,
         delta=study.privacy.delta,
@@ -76,77 +105,118 @@ def require_plan(study: Study, examples: int) -> None:
     )
 
 
-def _sampling(study: Study, examples: int) -> tuple[float, int]:
+def _sampling(study: Study, units: int) -> tuple[float, int]:
     """Sample rate, and steps of one round."""
-    sample_rate = min(1.0, study.training.batch_size / max(examples, 1))
+    sample_rate = min(1.0, study.training.batch_size / max(units, 1))
     return sample_rate, study.training.local_epochs * math.ceil(1 / sample_rate)
 
 
-class Account:
-    """Steps taken from a plan; kept in `state` under a key of its own."""
+@dataclass(frozen=True, kw_only=True)
+class Reservation:
+    """A round that is paid for: the plan, and the number of its row in the ledger."""
 
-    def __init__(self, state: RecordDict, study: Study, examples: int) -> None:
-        self._state = state
+    plan: Plan
+    number: int
+
+
+class Account:
+    """One study's way to the ledger of one site."""
+
+    def __init__(
+        self, *, study: Study, cohort: Cohort, ledger: Ledger, policy: Policy, data_set: str
+    ) -> None:
+        """An account of a private study.
+
+        Args:
+            study: with a private mechanism.
+            cohort: the site's.
+            ledger: the site's.
+            policy: the site's; says which population the data set belongs to, and its cap.
+            data_set: name of what the cohort was made from.
+        """
+        self._study = study
+        self._units = units_of(study, cohort)
+        self._ledger = ledger
+        self._cap = policy.cap_of(data_set)
+        self._population = policy.population_of(data_set)
+        self._data_set = data_set
+
+    def admit(self, state: RecordDict) -> None:
+        """Refuse a study whose plan does not fit into what is left, before anything is trained.
+
+        Raises:
+            BudgetError: it does not.
+            PrivacyError: no noise reaches the study's epsilon, or the ledger is not sound.
+        """
+        cost = self._plan(state).whole_cost
+        self._ledger.require_room(
+            cost,
+            data_set=self._data_set,
+            population=self._population,
+            unit=self._study.privacy.unit,
+            cap=self._cap,
+        )
+
+    def reserve(self, state: RecordDict, header: Header) -> Reservation:
+        """Pay for one round; on disk when this returns, whatever becomes of the training.
+
+        Raises:
+            BudgetError: the round is not in the plan, was paid for before, or passes the cap.
+            PrivacyError: the cohort has changed, or the ledger is not sound or cannot be written.
+        """
+        planned = self._plan(state)
+        if not 1 <= header.round <= self._study.training.rounds:
+            raise BudgetError(
+                f"The planned privacy budget is spent: round {header.round} of "
+                f"{self._study.training.rounds} was asked for; more rounds need a new study."
+            )
+        purpose = Purpose(
+            study=self._study.study.name,
+            study_id=self._study.study_id,
+            run=header.run,
+            round=header.round,
+            data_set=self._data_set,
+            population=self._population,
+            unit=self._study.privacy.unit,
+        )
+        number = self._ledger.reserve(planned.round_cost, purpose=purpose, cap=self._cap)
+        return Reservation(plan=planned, number=number)
+
+    def commit(self, reservation: Reservation) -> None:
+        """Note that the training that was paid for has ended."""
+        self._ledger.commit(reservation.number)
+
+    def _plan(self, state: RecordDict) -> Plan:
+        """The plan as solved at the start of the run."""
         record = state.get(_KEY)
         if not isinstance(record, ConfigRecord):
-            solved = plan(study, examples)
-            record = ConfigRecord(
+            solved = plan(self._study, self._units)
+            state[_KEY] = ConfigRecord(
                 {
-                    "examples": examples,
+                    "units": solved.units,
                     "sample-rate": solved.sample_rate,
                     "steps-per-round": solved.steps_per_round,
                     "planned-steps": solved.planned_steps,
                     "noise-multiplier": solved.noise_multiplier,
-                    "spent-steps": 0,
                 }
             )
-            state[_KEY] = record
-        if record["examples"] != examples:
+            return solved
+        if record.get("units") != self._units:
             raise PrivacyError(
-                "The cohort has changed since this run began, so its privacy account no longer "
+                "The cohort has changed since this run began, so its privacy plan no longer "
                 "holds; start a new run."
             )
-        self._record = record
-
-    @property
-    def plan(self) -> Plan:
-        """The plan as solved at the start of the run."""
-        record = self._record
         return Plan(
+            units=self._units,
             sample_rate=_number(record, "sample-rate"),
             steps_per_round=int(_number(record, "steps-per-round")),
             planned_steps=int(_number(record, "planned-steps")),
             noise_multiplier=_number(record, "noise-multiplier"),
         )
 
-    @property
-    def spent(self) -> SampledGaussian:
-        """The mechanism run so far."""
-        current = self.plan
-        return SampledGaussian(
-            noise_multiplier=current.noise_multiplier,
-            sample_rate=current.sample_rate,
-            steps=int(_number(self._record, "spent-steps")),
-        )
-
-    def spend_round(self) -> Plan:
-        """Take one round's steps off the plan, before they are trained.
-
-        Raises:
-            BudgetError: the plan is used up; nothing is taken.
-        """
-        current, spent = self.plan, self.spent.steps
-        if spent + current.steps_per_round > current.planned_steps:
-            raise BudgetError(
-                f"The planned privacy budget is spent: {spent} of {current.planned_steps} steps "
-                "are taken; a further round needs a new study."
-            )
-        self._record["spent-steps"] = spent + current.steps_per_round
-        return current
-
 
 def _number(record: ConfigRecord, key: str) -> float:
-    value = record[key]
+    value = record.get(key)
     if isinstance(value, int | float):
         return value
-    raise PrivacyError(f"The privacy account is damaged: {key} is missing; start a new run.")
+    raise PrivacyError(f"The privacy plan is damaged: {key} is missing; start a new run.")

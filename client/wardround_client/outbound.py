@@ -3,14 +3,13 @@
 P = model parameters, L = metric counts, S = summed statistics.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from wardround_client.secure import SecureMember
+from wardround_client.secure import Acceptance
 from wardround_shared.errors import PrivacyError, RunError
 from wardround_shared.messages import (
     Floats,
@@ -23,7 +22,7 @@ from wardround_shared.messages import (
 )
 from wardround_shared.secure_aggregation import RandomBytes, VectorLayout, quantise
 from wardround_shared.study import Study
-from wardround_shared.vectors import Parts, sums_layout, sums_parts, update_layout, update_parts
+from wardround_shared.vectors import Parts, sums_parts, update_parts
 
 _DIVERGED = (
     "The training diverged at this site: its update holds a value that is not finite; "
@@ -56,20 +55,18 @@ def update(*, delta: NDArray[np.float32], weight: int, counts: Floats) -> Record
 
 @dataclass(frozen=True, kw_only=True)
 class Masking:
-    """What it takes to answer one request of a run with secure aggregation.
+    """One answer of a run with secure aggregation: accepted, and to be formed yet.
 
     Attributes:
-        member: this site's part in the protocol.
+        layout: of the vector, as it was accepted.
         rounding: where the chances of stochastic rounding come from.
-        received: the protocol's messages that came with the request.
-        digest: of the request, as this site received it.
+        accepted: the right to this one answer.
     """
 
     study: Study
-    member: SecureMember
+    layout: VectorLayout
     rounding: RandomBytes
-    received: Mapping[str, bytes]
-    digest: bytes
+    accepted: Acceptance
 
 
 def masked_update(
@@ -79,8 +76,8 @@ def masked_update(
 
     Raises:
         RunError: the training diverged; nothing leaves.
-        PrivacyError: the cohort is larger than the study's public bound.
-        SecureAggregationError: the request is refused; nothing leaves.
+        PrivacyError: the training or validation split is larger than the study's public bound, or
+            the state cannot be stored.
     """
     study = masking.study
     if weight > study.aggregation.largest_cohort:
@@ -91,30 +88,25 @@ def masked_update(
     if not np.isfinite(delta).all():
         raise RunError(_DIVERGED)
     _finite(counts)
-    parts = update_parts(study, delta=delta, weight=weight, counts=counts)
-    layout = update_layout(study, parameters=delta.size, sites=masking.member.sites)
-    return _masked(masking, layout, parts)
+    return _masked(masking, update_parts(study, delta=delta, weight=weight, counts=counts))
 
 
 def masked_sums(masking: Masking, message_type: str, values: Floats) -> RecordDict:
     """Answer to a request for sums, readable only as a sum over sites; arguments as `sums`.
 
     Raises:
-        PrivacyError: a value cannot be sent.
-        SecureAggregationError: the request is refused; nothing leaves.
+        PrivacyError: a value cannot be sent, or the state cannot be stored.
     """
     _finite(values)
-    layout = sums_layout(
-        masking.study, message_type, length=values.size, sites=masking.member.sites
-    )
-    return _masked(masking, layout, sums_parts(message_type, values))
+    return _masked(masking, sums_parts(message_type, values))
 
 
-def _masked(masking: Masking, layout: VectorLayout, parts: Parts) -> RecordDict:
-    vector = np.empty(layout.words, dtype=np.uint32)
-    quantise(parts, layout, masking.rounding, vector)
-    sent = masking.member.mask(masking.received, vector, layout=layout, model_digest=masking.digest)
-    return add_secure(RecordDict(), sent)
+def _masked(masking: Masking, parts: Parts) -> RecordDict:
+    vector = np.empty(masking.layout.words, dtype=np.uint32)
+    # Counts are never clamped, but refused; a change that is clamped here was counted before, but
+    # for a rounding error of float32 at the very bound.
+    quantise(parts, masking.layout, masking.rounding, vector)
+    return add_secure(RecordDict(), masking.accepted.answer(vector))
 
 
 def sums(values: Floats) -> RecordDict:

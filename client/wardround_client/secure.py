@@ -6,9 +6,10 @@ folder, mode 0700: `identity.key`, `state`, `spent/` (one empty file for each an
 
 import errno
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from wardround_shared.messages import (
 )
 from wardround_shared.secure_aggregation import Identity, VectorLayout
 from wardround_shared.secure_aggregation.faults import SecureAggregationError, SpentError
+from wardround_shared.secure_aggregation.one_mask import OneMask
 from wardround_shared.secure_aggregation.roster import Terms
 from wardround_shared.secure_aggregation.site import SecureSite
 from wardround_shared.secure_aggregation.wire import (
@@ -56,15 +58,11 @@ def write_identity(folder: Path, private: bytes) -> None:
     Raises:
         PrivacyError: there is one already, or the disk is full.
     """
-    try:
+    with _written("The identity key of this site"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = os.open(folder / "identity.key", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with os.fdopen(file, "wb") as key:
             key.write(private)
-    except OSError as error:
-        raise PrivacyError(
-            f"The identity key of this site cannot be written ({error.strerror})."
-        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,61 +84,81 @@ class SpentFiles:
             SpentError: this answer was given before.
             PrivacyError: the register cannot be written; nothing may be answered then.
         """
-        try:
-            file = os.open(self.folder / token.hex(), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        except FileExistsError as error:
-            raise SpentError(
-                "This site has given that answer in this round already; it waits for the next."
-            ) from error
-        except OSError as error:
-            raise PrivacyError(
-                f"The register of given answers cannot be written ({error.strerror}); "
-                "free some disk space."
-            ) from error
-        try:
-            if self.durable:
-                os.fsync(file)
-                _sync_folder(self.folder)
-        finally:
-            os.close(file)
+        with _written("The register of given answers"):
+            try:
+                file = os.open(
+                    self.folder / token.hex(), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600
+                )
+            except FileExistsError as error:
+                raise SpentError(
+                    "This site has given that answer in this round already; it waits for the next."
+                ) from error
+            try:
+                if self.durable:
+                    os.fsync(file)
+                    _sync_folder(self.folder)
+            finally:
+                os.close(file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acceptance:
+    """A request for a masked vector that was checked, and whose one answer is spent.
+
+    Attributes:
+        mask: for the vector.
+        finish: forms what is sent of the masked vector, with the state on disk.
+    """
+
+    mask: OneMask
+    finish: Callable[[dict[str, bytes]], dict[str, bytes]]
+
+    def answer(self, vector: NDArray[np.uint32]) -> dict[str, bytes]:
+        """Mask the vector (uint32 [words of the layout], quantised) in place and form the answer.
+
+        Raises:
+            PrivacyError: the vector does not fit, or the state cannot be stored; nothing is sent.
+        """
+        return self.finish({MASKED_VECTOR: encode(self.mask.apply(vector))})
 
 
 class SecureMember:
     """One site in the secure sums of one run."""
 
-    def __init__(self, folder: Path, *, terms: Terms, site: str, durable: bool) -> None:
+    def __init__(
+        self, folder: Path, *, terms: Terms, site: str, smallest_cohort: int, durable: bool
+    ) -> None:
         """Take up where the folder says, or begin.
 
         Args:
             folder: of this site and run; holds `identity.key`.
             terms: as this site has approved them.
             site: its name in the roster.
+            smallest_cohort: fewest sites of a sum that this site accepts; at least the study's
+                `minimum-sites`.
             durable: see `SpentFiles`.
 
         Raises:
             SecureAggregationError: the roster or the stored state is not acceptable.
+            PrivacyError: a file cannot be read or written.
         """
+        self.run = terms.run
         self.sites = len(terms.roster)
         self._state = folder / "state"
         self._durable = durable
         spent = folder / "spent"
-        spent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        identity = Identity((folder / "identity.key").read_bytes())
-        one_shots = SpentFiles(folder=spent, durable=durable)
+        with _written("The register of given answers"):
+            spent.mkdir(mode=0o700, parents=True, exist_ok=True)
         stored = _read_state(self._state)
-        if stored is not None:
-            self._site = SecureSite.from_bytes(
-                stored,
-                terms=terms,
-                site=site,
-                identity=identity,
-                random=os.urandom,
-                one_shots=one_shots,
-            )
-        else:
-            self._site = SecureSite(
-                terms=terms, site=site, identity=identity, random=os.urandom, one_shots=one_shots
-            )
+        start = SecureSite if stored is None else partial(SecureSite.from_bytes, stored)
+        self._site = start(
+            terms=terms,
+            site=site,
+            identity=_read_identity(folder / "identity.key"),
+            random=os.urandom,
+            one_shots=SpentFiles(folder=spent, durable=durable),
+            smallest_cohort=smallest_cohort,
+        )
 
     def set_up(self, received: Encoded) -> dict[str, bytes]:
         """Answer the halves of an exchange that prepare a coming round.
@@ -153,26 +171,31 @@ class SecureMember:
         self._store()
         return answer
 
-    def mask(
-        self,
-        received: Encoded,
-        vector: NDArray[np.uint32],
-        *,
-        layout: VectorLayout,
-        model_digest: bytes,
-    ) -> dict[str, bytes]:
-        """Mask this round's one vector (uint32 [words of the layout], quantised) in place.
+    def accept(
+        self, received: Encoded, *, layout: VectorLayout, model_digest: bytes, question: bytes
+    ) -> Acceptance:
+        """Check a request for a masked vector and spend the right to answer it.
+
+        No data is needed: they are touched once this has returned. Should anything fail from here
+        on, the request stays unanswered for good.
+
+        Args:
+            received: the protocol's messages that came with the request.
+            layout: of the vector, worked out from the study.
+            model_digest: of the request, as this site has understood it.
+            question: see `SecureSite.mask`.
 
         Raises:
-            SecureAggregationError: refused; nothing is sent.
+            SecureAggregationError: refused; nothing is spent unless it was before.
+            PrivacyError: the register cannot be written.
         """
-        masked = self._site.mask(
+        mask = self._site.mask(
             decode(received[MASK_REQUEST], MaskRequest),
             layout=layout,
             model_digest=model_digest,
-            vector=vector,
+            question=question,
         )
-        return self._with_the_next({MASKED_VECTOR: encode(masked)}, received)
+        return Acceptance(mask=mask, finish=partial(self._with_the_next, received=received))
 
     def confirm(self, received: Encoded) -> dict[str, bytes]:
         """Sign the survivor set, and deal shares for the next round.
@@ -184,7 +207,7 @@ class SecureMember:
         if SURVIVORS in received:
             signed = self._site.sign(decode(received[SURVIVORS], Survivors))
             answer[CONFIRMATION] = encode(signed)
-        return self._with_the_next(answer, received)
+        return self._with_the_next(answer, received=received)
 
     def unmask(self, received: Encoded) -> dict[str, bytes]:
         """Give out one share of each site of the cohort.
@@ -206,7 +229,7 @@ class SecureMember:
             shares = self._site.share(decode(received[ADVERTISEMENTS], Advertisements))
             answer[SEALED_SHARES] = encode(shares)
 
-    def _with_the_next(self, answer: dict[str, bytes], received: Encoded) -> dict[str, bytes]:
+    def _with_the_next(self, answer: dict[str, bytes], *, received: Encoded) -> dict[str, bytes]:
         """The answer, with the half for the coming round; refusing that does not take it back."""
         with suppress(SecureAggregationError):
             self._prepare(received, answer)
@@ -215,17 +238,20 @@ class SecureMember:
 
     def _store(self) -> None:
         """Put the state on disk; nothing may be sent before."""
-        content = self._site.to_bytes()
-        try:
-            if self._durable:
-                _replace(self._state, content)
-            else:
-                _overwrite(self._state, content)
-        except OSError as error:
-            raise PrivacyError(
-                f"The state of secure aggregation cannot be written ({error.strerror}); nothing "
-                "was sent. Free some disk space."
-            ) from error
+        write = _replace if self._durable else _overwrite
+        with _written("The state of secure aggregation"):
+            write(self._state, self._site.to_bytes())
+
+
+@contextmanager
+def _written(what: str) -> Iterator[None]:
+    """A file that cannot be written stops the answer; its path stays at the site."""
+    try:
+        yield
+    except OSError as error:
+        raise PrivacyError(
+            f"{what} cannot be written ({error.strerror}); nothing was sent. Free some disk space."
+        ) from error
 
 
 def _replace(state: Path, content: bytes) -> None:
@@ -266,7 +292,26 @@ def _read_state(state: Path) -> bytes | None:
         framed = state.read_bytes()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise PrivacyError(
+            f"The state of secure aggregation cannot be read ({error.strerror}); see to the disk "
+            "of this site."
+        ) from error
     return framed[_LENGTH : _LENGTH + int.from_bytes(framed[:_LENGTH], "big")]
+
+
+def _read_identity(file: Path) -> Identity:
+    try:
+        return Identity(file.read_bytes())
+    except OSError as error:
+        raise PrivacyError(
+            f"The identity key of this site cannot be read ({error.strerror}); join the run again."
+        ) from error
+    except ValueError as error:  # not 32 bytes
+        raise PrivacyError(
+            "The identity key of this site is damaged; bring it back from a backup, or join the "
+            "run with a new one."
+        ) from error
 
 
 def _sync_folder(folder: Path) -> None:

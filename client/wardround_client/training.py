@@ -25,7 +25,8 @@ from wardround_shared.privacy.noise import NoiseSource
 from wardround_shared.study import Privacy, Training
 
 Augmentation = Callable[[tuple[Tensor, ...], torch.Generator], tuple[Tensor, ...]]
-Step = Callable[[tuple[Tensor, ...], Tensor], None]
+Step = Callable[[tuple[Tensor, ...], Tensor, Tensor | None], None]
+"""Takes a batch's parts [B, ...] and labels [B], and the patients [B] where they are the unit."""
 
 EVALUATION_BATCH = 128
 """Examples a forward pass; small enough for activations to stay in cache."""
@@ -33,10 +34,17 @@ EVALUATION_BATCH = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """Prepared examples on the device: parts [N, ...] and labels int64 [N]."""
+    """Prepared examples of one site.
+
+    Attributes:
+        parts: [N, ...] each, on the device.
+        labels: int64 [N], on the device.
+        patients: int64 [N], on the CPU; equal for examples of one patient.
+    """
 
     parts: tuple[Tensor, ...]
     labels: Tensor
+    patients: Tensor
 
     def take(self, index: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """The batch with these indices (int64 [B])."""
@@ -89,15 +97,16 @@ def train(
     shuffle = torch.Generator().manual_seed(settings.seed)
     change = torch.Generator(device=device).manual_seed(settings.seed)
     optimiser = _optimiser(module, settings)
+    patients = examples.patients[index] if _by_patient(settings) else None
     pull = settings.training.proximal * learning_rate(settings.training, settings.round)
     centre = [p.detach().clone() for p in module.parameters()] if pull else []
     module.train()
-    with _step(module, optimiser, settings, _class_weights(settings, device), len(index)) as step:
-        for batch in _batches(index, settings, shuffle):
-            parts, labels = examples.take(batch.to(device))
-            if settings.augmentation is not None and len(batch):
+    with _step(module, optimiser, settings, _class_weights(settings, device)) as step:
+        for drawn in _draws(len(index), patients, settings, shuffle):
+            parts, labels = examples.take(index[drawn].to(device))
+            if settings.augmentation is not None and len(drawn):
                 parts = settings.augmentation(parts, change)
-            step(parts, labels)
+            step(parts, labels, None if patients is None else patients[drawn])
             if pull:
                 _pull_back(module, centre, pull)
     delta: NDArray[np.float32] = (flatten(module) - received).cpu().numpy()
@@ -138,20 +147,36 @@ def _seed_dropout(device: torch.device, seed: int) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def _batches(index: Tensor, settings: LocalTraining, shuffle: torch.Generator) -> Iterator[Tensor]:
-    """Indices of each step: shuffled batches, or Poisson samples under DP (may be empty)."""
-    if settings.protection is not None:
-        from wardround_shared.privacy.dp_sgd import poisson_batches  # noqa: PLC0415 - slow import
+def _by_patient(settings: LocalTraining) -> bool:
+    return settings.protection is not None and settings.protection.privacy.unit == "patient"
 
-        plan = settings.protection.plan
-        for drawn in poisson_batches(
-            len(index), plan.sample_rate, plan.steps_per_round, settings.protection.noise
-        ):
-            yield index[drawn]
+
+def _draws(
+    n: int, patients: Tensor | None, settings: LocalTraining, shuffle: torch.Generator
+) -> Iterator[Tensor]:
+    """Which of the n training examples are in each step, int64 [B].
+
+    Shuffled batches, or under DP Poisson samples, which may be empty.
+
+    Args:
+        n: number of training examples.
+        patients: int64 [n] if patients are what is drawn.
+        settings: what the study asks of this round.
+        shuffle: for batches without DP.
+    """
+    if settings.protection is None:
+        for _ in range(settings.training.local_epochs):
+            yield from torch.randperm(n, generator=shuffle).split(settings.training.batch_size)
         return
-    for _ in range(settings.training.local_epochs):
-        order = torch.randperm(len(index), generator=shuffle)
-        yield from index[order].split(settings.training.batch_size)
+    from wardround_shared.privacy.sampling import Patients, poisson_batches  # noqa: PLC0415 - slow
+
+    plan, noise = settings.protection.plan, settings.protection.noise
+    if patients is None:
+        yield from poisson_batches(n, plan.sample_rate, plan.steps_per_round, noise)
+    else:
+        at_most = settings.protection.privacy.examples_per_patient
+        grouped = Patients(patients)
+        yield from grouped.batches(plan.sample_rate, plan.steps_per_round, noise, at_most=at_most)
 
 
 def _class_weights(settings: LocalTraining, device: torch.device) -> Tensor | None:
@@ -188,7 +213,6 @@ def _step(
     optimiser: torch.optim.Optimizer,
     settings: LocalTraining,
     weights: Tensor | None,
-    examples: int,
 ) -> Iterator[Step]:
     """The optimiser's step for the life of one local training."""
     if settings.protection is None:
@@ -203,10 +227,10 @@ def _step(
         optimiser,
         noise_multiplier=protection.plan.noise_multiplier,
         max_grad_norm=protection.privacy.max_grad_norm,
-        expected_batch_size=protection.plan.sample_rate * examples,
+        expected_batch_size=protection.plan.sample_rate * protection.plan.units,
         noise=protection.noise,
     ) as private:
-        yield lambda parts, labels: private.step(parts, labels, loss)
+        yield lambda parts, labels, patients: private.step(parts, labels, loss, patients)
 
 
 def _plain_step(
@@ -214,7 +238,7 @@ def _plain_step(
 ) -> Step:
     """The step of a bare PyTorch loop."""
 
-    def step(parts: tuple[Tensor, ...], labels: Tensor) -> None:
+    def step(parts: tuple[Tensor, ...], labels: Tensor, _patients: Tensor | None) -> None:
         optimiser.zero_grad()
         logits = module(*parts)
         if weights is None:

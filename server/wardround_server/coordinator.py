@@ -22,7 +22,7 @@ from wardround_server.greeting import greet
 from wardround_server.observer import Metrics, Observer
 from wardround_server.optimisers import Parameters, server_optimiser
 from wardround_server.plain_sums import PlainSums
-from wardround_server.rounds import Dropped
+from wardround_server.rounds import Dropped, GivenUp, RosterLine
 from wardround_server.run_folder import CHECKPOINT, MODEL, ROUNDS, RunFolder
 from wardround_server.secure_sums import SecureSums
 from wardround_server.summation import Summation
@@ -46,6 +46,9 @@ from wardround_shared.preprocessing import Recipe
 from wardround_shared.secure_aggregation.roster import Roster, Terms
 from wardround_shared.study import Study
 
+MOST_GIVEN_UP = 3
+"""Rounds in a row that may be given up; sites have paid for each of them in their ledgers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -55,6 +58,7 @@ class Outcome:
         metrics: of the final model, over all sites' validation splits.
         counts: float64 [L], the metric counts behind them.
         dropped: every drop of every round.
+        given_up: rounds of training that moved nothing.
     """
 
     sites: tuple[str, ...]
@@ -64,6 +68,7 @@ class Outcome:
     metrics: Metrics
     counts: Floats
     dropped: tuple[Dropped, ...]
+    given_up: tuple[GivenUp, ...]
 
 
 class Coordinator:
@@ -104,6 +109,7 @@ class Coordinator:
         self._fitted: Fitted = ()
         self._class_counts: Floats = np.zeros(len(self._classes))
         self._dropped: list[Dropped] = []
+        self._given_up: list[GivenUp] = []
         self._names: dict[int, str] = {}
         self._roster = roster
         self._summation: Summation
@@ -111,23 +117,23 @@ class Coordinator:
     def run(self, exchange: Exchange) -> Outcome:
         """Carry the study out.
 
-        1. greet the sites, 2. make the first model, 3. sum class counts and what the
-        preprocessing needs, 4. train `rounds` rounds, 5. evaluate the final model, 6. store it.
+        1. greet the sites, 2. make the first model, 3. sum what class weights and
+        preprocessing need, 4. train `rounds` rounds, 5. store the final model, 6. evaluate it.
 
         Raises:
-            NotEnoughSitesError: too few sites at any step; what was reached is on disk.
+            NotEnoughSitesError: too few sites at any other step than 4, or there in
+                `MOST_GIVEN_UP` rounds in a row or in all rounds; what was reached is on disk.
         """
         self._greet(exchange)
         self._initialise()
         self._fit()
-        rounds = self._study.training.rounds
-        for number in range(1, rounds + 1):
-            self._train(number)
+        self._train()
         self._parameters = np.mean(np.stack(self._latest), axis=0, dtype=np.float64).astype("f4")
+        self._store(MODEL)
+        rounds = self._study.training.rounds
         counts = self._sums(EVALUATE, rounds + 1, counts_length(len(self._classes)))
         final = metrics(counts, self._classes)
         self._folder.append_line(ROUNDS, {"round": rounds + 1, "final": True, "metrics": final})
-        self._store(MODEL)
         return Outcome(
             sites=tuple(self._names.values()),
             rounds=rounds,
@@ -136,6 +142,7 @@ class Coordinator:
             metrics=final,
             counts=counts,
             dropped=tuple(self._dropped),
+            given_up=tuple(self._given_up),
         )
 
     # --- the steps ---------------------------------------------------------------------------
@@ -168,25 +175,41 @@ class Coordinator:
         self._parameters = flatten(self._module).numpy()
 
     def _fit(self) -> None:
-        """Class counts first, then the sums that each fitted preprocessing step needs."""
-        self._class_counts = self._sums(CLASS_COUNTS, 0, len(self._classes))
+        """Class counts if the loss needs them, then the sums of each fitted preprocessing step."""
+        if self._study.training.class_weights == "balanced":
+            self._class_counts = self._sums(CLASS_COUNTS, 0, len(self._classes))
         for _ in self._recipe.needs_fit:
             length = self._recipe.statistics_length(self._shapes, self._fitted)
             sums = self._sums(STATISTICS, 0, length)
             self._fitted = (*self._fitted, self._recipe.fit(sums, self._fitted))
 
-    def _train(self, number: int) -> None:
+    def _train(self) -> None:
+        """All rounds; one that is given up leaves the model as it is and has used its number up."""
+        rounds, in_a_row = self._study.training.rounds, 0
+        for number in range(1, rounds + 1):
+            try:
+                self._train_round(number)
+            except NotEnoughSitesError as error:
+                in_a_row += 1
+                self._given_up.append(GivenUp(round=number, why=str(error)))
+                if in_a_row == MOST_GIVEN_UP or (number == rounds and not self._latest):
+                    what = "The round was" if rounds == 1 else f"{in_a_row} rounds in a row were"
+                    raise NotEnoughSitesError(
+                        f"{what} given up, and so is the run: {error}"
+                    ) from error
+            else:
+                in_a_row = 0
+
+    def _train_round(self, number: int) -> None:
         started = self._clock()
         try:
             summed = self._summation.updates(
                 self._request(number), number, parameters=self._parameters.size
             )
-        finally:
-            line = self._summation.roster_line
-            if line is not None and line.round == number:
-                self._folder.append_roster(line)
-                self._dropped += line.dropped
-        assert line is not None
+        except NotEnoughSitesError:
+            self._observer.closed(self._noted_line(), {}, self._clock() - started)
+            raise
+        line = self._noted_line()
         self._step(summed)
         before = metrics(summed.counts, self._classes)
         seconds = self._clock() - started
@@ -204,6 +227,14 @@ class Coordinator:
         )
         self._store(CHECKPOINT)
         self._observer.closed(line, before, seconds)
+
+    def _noted_line(self) -> RosterLine:
+        """Who took part in the round that has just ended; written to the run folder."""
+        line = self._summation.roster_line
+        assert line is not None
+        self._folder.append_roster(line)
+        self._dropped += line.dropped
+        return line
 
     # --- their parts -------------------------------------------------------------------------
 
@@ -272,4 +303,5 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "rounds": outcome.rounds,
         "metrics": outcome.metrics,
         "dropped": [dataclasses.asdict(drop) for drop in outcome.dropped],
+        "given_up": [dataclasses.asdict(one) for one in outcome.given_up],
     }

@@ -18,4 +18,7 @@ class Observer(Protocol):
         """A site answered in a round; `failure` is empty if all is well."""
 
     def closed(self, line: RosterLine, metrics_before: Metrics, seconds: float) -> None:
-        """A round is over; the metrics describe the model that it started from."""
+        """A round is over; the metrics describe the model that it started from.
+
+        One that was given up has aggregated no site, and there are no metrics.
+        """

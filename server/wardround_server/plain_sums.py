@@ -30,6 +30,7 @@ class PlainSums:
 
     def updates(self, request: RecordDict, number: int, *, parameters: int) -> Sum:
         """See `Summation.updates`."""
+        self.roster_line = None
         invited = tuple(self._names.values())
         current = Round(
             number=number,

@@ -34,6 +34,14 @@ class RosterLine:
     dropped: tuple[Dropped, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class GivenUp:
+    """A round without a sum: the model stayed as it was, and the next round started."""
+
+    round: int
+    why: str
+
+
 class Round:
     """Round `number` with the `invited` sites; closes with at least `minimum_sites` updates."""
 

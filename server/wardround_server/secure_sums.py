@@ -33,12 +33,17 @@ from wardround_shared.messages import (
     Header,
     add_secure,
     header_record,
-    model_digest,
     read_header,
+    read_model,
     read_secure,
+    request_digest,
 )
 from wardround_shared.secure_aggregation import VectorLayout, dequantise
-from wardround_shared.secure_aggregation.faults import SecureAggregationError, ThresholdError
+from wardround_shared.secure_aggregation.faults import (
+    SecureAggregationError,
+    ShareError,
+    ThresholdError,
+)
 from wardround_shared.secure_aggregation.roster import Terms
 from wardround_shared.secure_aggregation.server import SecureServer, SecureSum
 from wardround_shared.secure_aggregation.wire import (
@@ -82,10 +87,10 @@ class SecureSums:
         """See `Summation.updates`."""
         layout = update_layout(self._study, parameters=parameters, sites=len(self._roster))
         failures = self._failures()
+        self.roster_line = None
         try:
             sums, sites = self._sum(TRAIN, request, layout, failures)
         except NotEnoughSitesError:
-            failures = self._failures() | failures
             self.roster_line = self._line(number, (), failures)
             raise
         self.roster_line = self._line(number, sites, failures)
@@ -136,7 +141,9 @@ class SecureSums:
         """One secure sum: float64 [V] for each segment, and the sites that are in it.
 
         Raises:
-            NotEnoughSitesError: below the threshold at some step; nothing is revealed.
+            NotEnoughSitesError: the sum is given up: too few sites at some step, false shares, or
+                a total that honest sites cannot have made. Nothing is revealed but, in the last
+                case, that total.
         """
         header = read_header(request)
         try:
@@ -145,10 +152,13 @@ class SecureSums:
             self._collect_vectors(message_type, header, request, layout, failures)
             self._confirm(header)
             result = self._unmask(header)
-        except ThresholdError as error:
+        except (ThresholdError, ShareError) as error:
             why = "; ".join(f"{site}: {reason}" for site, reason in failures.items())
             raise NotEnoughSitesError(f"{error} {why}".rstrip()) from error
-        return dequantise(result.total, layout, result.sites), result.survivors
+        try:
+            return dequantise(result.total, layout, result.sites), result.survivors
+        except ProtocolError as error:
+            raise NotEnoughSitesError(str(error)) from error
 
     # --- the exchanges -----------------------------------------------------------------------
 
@@ -172,7 +182,8 @@ class SecureSums:
         failures: dict[str, str],
     ) -> None:
         """Exchange 1: the request and the shares; keys for the next sum come along."""
-        masks = self._server.open_round(layout=layout, model_digest=model_digest(request))
+        digest = request_digest(message_type, header, read_model(request))
+        masks = self._server.open_round(layout=layout, model_digest=digest)
         keys = encode(self._server.open_setup())
         requests: dict[int, tuple[str, RecordDict]] = {}
         for site, node in self._nodes.items():

@@ -17,7 +17,10 @@ class Summation(Protocol):
 
     @property
     def roster_line(self) -> RosterLine | None:
-        """Who took part in the last round of training, finished or given up."""
+        """Who took part in the last round of training, finished or given up.
+
+        None before the first, and after one that was broken off by another error.
+        """
 
     def updates(self, request: RecordDict, number: int, *, parameters: int) -> Sum:
         """Sum of the updates of training round `number`.
@@ -28,7 +31,8 @@ class Summation(Protocol):
             parameters: P.
 
         Raises:
-            NotEnoughSitesError: fewer than the study's minimum; nothing is known then.
+            NotEnoughSitesError: the round is given up, for want of sites that answered or that
+                answered rightly; the next one can start.
         """
 
     def sums(
@@ -37,5 +41,6 @@ class Summation(Protocol):
         """Sum (float64 [length]) of what the sites answer to a request, and who is not in it.
 
         Raises:
-            NotEnoughSitesError: fewer than the study's minimum; nothing is known then.
+            NotEnoughSitesError: given up likewise. With secure aggregation sites that have
+                answered do so once, so that asking again is of no use.
         """

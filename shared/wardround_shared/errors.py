@@ -13,8 +13,10 @@
     |   |-- BackendError            the machinery under a simulation failed
     |   `-- NotEnoughSitesError     fewer answers than the study's minimum
     |-- ProtocolError               the software on one side: versions or messages do not match
+    |-- PolicyError                 whoever keeps the site: its policy file is wrong
     `-- PrivacyError                nobody may go on: the promise to patients would be broken
-        |-- BudgetError             the planned privacy budget is spent
+        |-- BudgetError             the privacy budget is spent, that of the plan or that of a cap
+        |-- LedgerError             the ledger is missing, was changed, or cannot be written
         `-- SecureAggregationError  a message of the protocol is refused, or too few sites are left
             |-- MessageError, ContextError, StageError, SpentError, RosterError, FloorError
             |-- SignatureError, ShareError, ConsistencyError
@@ -91,6 +93,10 @@ class ProtocolError(WardroundError):
     may_leave_site = True
 
 
+class PolicyError(WardroundError):
+    """The site's policy file cannot be read, or says something that cannot be kept."""
+
+
 class PrivacyError(WardroundError):
     """Going on would break what was promised to patients."""
 
@@ -98,4 +104,10 @@ class PrivacyError(WardroundError):
 
 
 class BudgetError(PrivacyError):
-    """The planned privacy budget is spent."""
+    """The privacy budget is spent: what a study planned, or what a site's policy allows."""
+
+
+class LedgerError(PrivacyError):
+    """The ledger is missing, was changed behind the site's back, or cannot be written."""
+
+    may_leave_site = False

@@ -5,8 +5,7 @@ with one vector. Nothing else is sent, in particular no code. The records are Fl
 module knows their keys. Shapes: P = model parameters, L = metric counts, S = summed statistics.
 """
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -15,6 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
 from wardround_shared.arrays import from_message, to_message
+from wardround_shared.digests import FieldDigest
 from wardround_shared.errors import ProtocolError
 
 PROTOCOL_VERSION = 1
@@ -40,6 +40,9 @@ SURVIVORS = "survivors"
 CONFIRMATION = "confirmation"
 UNMASK_REQUEST = "unmask-request"
 UNMASK_ANSWER = "unmask-answer"
+
+MAX_FITTED_STEPS = 64
+"""Most fitted preprocessing steps that a request may claim; no study comes near it."""
 
 Floats = NDArray[np.float64]
 Shapes = tuple[tuple[int, ...], ...]
@@ -132,6 +135,7 @@ def read_header(content: RecordDict) -> Header:
             f"The server speaks protocol version {version}, this site version {PROTOCOL_VERSION}; "
             "install the same release of wardround on both sides."
         )
+    _require_names(record, {"protocol", "study-id", "run", "round"}, "header")
     return Header(
         study_id=_value(record, "study-id", str),
         run=_value(record, "run", str),
@@ -220,17 +224,23 @@ def read_model(content: RecordDict) -> GlobalModel:
     """The global model of a request.
 
     Raises:
-        ProtocolError: malformed, or with values that are not finite.
+        ProtocolError: malformed, with a name that is unknown or missing, or with a parameter or
+            class count that is not finite. Names, shapes and values of `fitted` are known to the
+            study only, and checked where the study is (`wardround_client.received`).
     """
-    arrays = _arrays(content, "model")
-    constants: list[dict[str, NDArray[np.generic]]] = [
-        {} for _ in range(_value(_config(content, "recipe"), "fitted-steps", int))
-    ]
+    arrays, recipe = _arrays(content, "model"), _config(content, "recipe")
+    _require_names(arrays, {"parameters", "class-counts"}, "model")
+    _require_names(recipe, {"fitted-steps"}, "recipe")
+    steps = _value(recipe, "fitted-steps", int)
+    if not 0 <= steps <= MAX_FITTED_STEPS:
+        raise ProtocolError(f"A message is malformed: it claims {steps} fitted steps.")
+    constants: list[dict[str, NDArray[np.generic]]] = [{} for _ in range(steps)]
     for name, array in _arrays(content, "fitted").items():
-        step, _, key = name.partition(".")
-        if not step.isdecimal() or int(step) >= len(constants):
-            raise ProtocolError(f"The server's message is malformed: fitted {name!r} has no step.")
-        constants[int(step)][key] = array
+        place, _, key = name.partition(".")
+        # One name for each constant: "00.mean" would be another name for "0.mean".
+        if place not in {str(step) for step in range(steps)} or not key:
+            raise ProtocolError("A message is malformed: a fitted constant belongs to no step.")
+        constants[int(place)][key] = array
     return GlobalModel(
         parameters=_vector(arrays, "parameters", np.float32),
         fitted=tuple(constants),
@@ -308,23 +318,30 @@ def read_secure(content: RecordDict) -> dict[str, bytes]:
     return {name: part.tobytes() for name, part in parts.items()}
 
 
-def model_digest(content: RecordDict) -> bytes:
+def request_digest(message_type: str, header: Header, model: GlobalModel) -> bytes:
     """SHA-256 over all that a site takes from a request beside secure aggregation.
 
-    Both sides take it of what they sent or received: a server that tells sites different things
+    It is taken of what was understood and not of what was sent, so that two requests with one
+    digest are one request to whoever answers them: a server that tells sites different things
     gets masks that do not cancel.
+
+    Args:
+        message_type: of the request.
+        header: as read.
+        model: as read.
     """
-    digest = hashlib.sha256(b"wardround/request/1")
-    header = read_header(content)
-    digest.update(f"{header.study_id}\n{header.run}\n{header.round}\n".encode())
-    for name in ("model", "fitted"):
-        if name not in content:
-            continue
-        digest.update(f"{_value(_config(content, 'recipe'), 'fitted-steps', int)}\n".encode())
-        for key, array in sorted(_arrays(content, name).items()):
-            described = f"{name}\n{key}\n{array.dtype.str}\n{array.shape}\n"
-            digest.update(described.encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
+    digest = FieldDigest("wardround/request/2")
+    for text in (message_type, header.study_id, header.run):
+        digest.text(text)
+    digest.number(header.round)
+    digest.array(model.parameters)
+    digest.array(model.class_counts)
+    digest.number(len(model.fitted))
+    for constants in model.fitted:
+        digest.number(len(constants))
+        for name, array in sorted(constants.items()):
+            digest.text(name)
+            digest.array(array)
     return digest.digest()
 
 
@@ -333,6 +350,15 @@ def _config(content: RecordDict, name: str) -> ConfigRecord:
     if not isinstance(record, ConfigRecord):
         raise ProtocolError(f"A message is malformed: it has no record {name!r}.")
     return record
+
+
+def _require_names(found: Collection[str], expected: Collection[str], record: str) -> None:
+    """A name that nobody reads would be a place for whatever the other side does not see."""
+    if set(found) != set(expected):
+        raise ProtocolError(
+            f"A message is malformed: the names in its record {record!r} are not those of this "
+            "version of the protocol."
+        )
 
 
 def _value(record: ConfigRecord, key: str, kind: type[T]) -> T:

@@ -76,6 +76,14 @@ def simulate(  # noqa: PLR0917 - the command's options
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a study key.")
     ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="Policy of every virtual site [default: allows the study's epsilon]."),
+    ] = None,
+    homes: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the sites' homes, whose ledgers go on from run to run."),
+    ] = None,
     noise_seed: Annotated[
         int | None,
         typer.Option(help="Inject seeded noise for a test: nothing is private then.", hidden=True),
@@ -92,6 +100,7 @@ def simulate(  # noqa: PLR0917 - the command's options
         workers = workers or os.cpu_count() or 1
         # Workers import torch while this process does.
         pool = warm_pool(backend.value, workers=workers, device=device.value)
+        from wardround_client.policy import load_policy  # noqa: PLC0415 - after the pool's start
         from wardround_simulations.federation import Settings  # noqa: PLC0415 - imports torch
         from wardround_simulations.federation import simulate as run  # noqa: PLC0415
 
@@ -106,6 +115,8 @@ def simulate(  # noqa: PLR0917 - the command's options
             seed=seed,
             cache=cache or default_cache(),
             noise_seed=noise_seed,
+            policy=None if policy is None else load_policy(policy),
+            homes=homes,
         )
         with _observer(chosen, json_=json_) as observer:
             try:
@@ -154,6 +165,55 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Write report.html, one self-contained file, into a run folder."""
     with _errors():
         say(_report(run))
+
+
+@app.command(epilog="Example: wardround audit runs/heart-disease-... --data ../heart-disease-uci")
+def audit(  # noqa: PLR0917 - the command's options
+    run: Annotated[Path, typer.Argument(help="Folder of a finished private run.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the run's data; none for the embedded study.")
+    ] = None,
+    site: Annotated[
+        str | None, typer.Option(help="By name [default: the one with most patients].")
+    ] = None,
+    canaries: Annotated[
+        int, typer.Option(min=20, max=100_000, help="Made-up patients, each in it by a coin.")
+    ] = 2000,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(help="What the audited training promises [default: the run's, at most 2]."),
+    ] = None,
+    cache: Cache = None,
+    json_: Json = False,
+) -> None:
+    """Train a site with canaries in it and test whether they can be told: is epsilon true?
+
+    Exits with 1 if the audit refutes it.
+    """
+    with _errors():
+        from wardround_simulations.auditing import (  # noqa: PLC0415 - imports torch
+            AuditSettings,
+            audit_run,
+            lines_of,
+            rounds_on,
+        )
+
+        settings = AuditSettings(
+            run=run,
+            data=data,
+            site=site,
+            canaries=canaries,
+            epsilon=epsilon,
+            cache=cache or default_cache(),
+        )
+        result = audit_run(settings, watched=rounds_on(sys.stderr if json_ else sys.stdout))
+    if json_:
+        _print_json(result)
+    else:
+        for line in lines_of(result):
+            say(line)
+    if result["verdict"] == "broken":
+        raise typer.Exit(1)
 
 
 @bench.command("simulation", epilog="Example: wardround bench simulation --json")
@@ -205,6 +265,18 @@ def bench_secure_aggregation(json_: Json = False) -> None:
     _print_result(result, json_=json_)
 
 
+@bench.command("dp", epilog="Example: wardround bench dp --json")
+def bench_dp(json_: Json = False) -> None:
+    """A step of DP-SGD per record and per patient, beside a plain step and Opacus."""
+    with _errors():
+        from wardround_simulations.benchmarks.dp import (  # noqa: PLC0415 - imports Opacus
+            bench_dp as measure,
+        )
+
+        result = measure()
+    _print_result(result, json_=json_)
+
+
 def find_study(name: str) -> Path:
     """The study file that a path or the name of a shipped study means.
 
@@ -242,7 +314,8 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
     """What a person reads at the end of a run."""
     dropped = summary["dropped"]
     lines = [
-        f"{summary['study']}: {summary['sites']} sites, {summary['rounds']} rounds, "
+        f"{summary['study']}: {_number_of(summary['sites'], 'site')}, "
+        f"{_number_of(summary['rounds'], 'round')}, "
         + (f"{len(dropped)} times a site was missing" if dropped else "every site in every round")
     ]
     lines += [f"  {drop['site']} was left out: {drop['why']}" for drop in dropped]
@@ -260,7 +333,9 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
             f"privacy: epsilon at most {largest:.2f} at delta {privacy['delta']:g} "
             f"per {privacy['unit']}, at every site"
         )
-        lines.append(f"privacy: not covered by epsilon: {', '.join(privacy['outside'])}")
+        least = min(privacy["ledger"].items(), key=lambda book: book[1]["left"])
+        lines.append(_ledger_line(*least))
+        lines.append(f"privacy: outside epsilon: {'; '.join(privacy['outside'])}")
         if summary["noise"] != "system":
             lines.append("privacy: the noise was INJECTED FOR A TEST: this model is not private")
     if summary["secure_aggregation"]:
@@ -274,6 +349,17 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
     )
     lines.append(f"run folder: {summary['run']}")
     return lines
+
+
+def _number_of(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _ledger_line(site: str, book: dict[str, float]) -> str:
+    return (
+        f"ledger: epsilon {book['left']:.2f} of {book['cap']:g} is left at {site} after all its "
+        "studies, and no site has less"
+    )
 
 
 def main() -> None:

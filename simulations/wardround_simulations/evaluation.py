@@ -20,7 +20,8 @@ from wardround_shared.messages import Fitted, read_shapes
 from wardround_shared.models import build_model
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import IndexedData, PhantomData, Study, load_study
-from wardround_simulations.federation import all_notes, phantom_folder
+from wardround_simulations.federation import phantom_folder
+from wardround_simulations.summary import all_notes
 
 _PREPROCESSING = "preprocessing."
 
@@ -89,6 +90,7 @@ def evaluate_run(path: Path, data: Path | None, *, cache: Path) -> dict[str, Any
         examples = Examples(
             parts=tuple(torch.from_numpy(p) for p in prepare(cohort, recipe, run.fitted)),
             labels=torch.from_numpy(cohort.labels),
+            patients=torch.from_numpy(cohort.patients),
         )
         everyone = torch.arange(len(cohort.labels))
         per_site[cohort.site] = evaluate(run.module, examples, everyone, len(classes))

@@ -1,42 +1,39 @@
 """A whole federation on one machine: the same ServerApp and ClientApps as in hospitals.
 
 `simulate` reads the data once, deals it to virtual sites, runs the study over a backend and
-leaves a run folder. Only a simulation may look at all sites: it reads their journals afterwards.
+leaves a run folder.
 """
 
-import dataclasses
 import datetime
-import math
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-import numpy as np
 import tomli_w
 import torch
 from flwr.app import Context
 from flwr.clientapp import ClientApp
 
-from wardround_client.account import require_plan
+from wardround_client.account import Account, require_plan, units_of
 from wardround_client.app import build_client_app
 from wardround_client.cohort import Cohort, CohortSet, build_cohorts, open_cohort
-from wardround_client.journal import Journal, peak_rss_mb
+from wardround_client.journal import Journal
+from wardround_client.policy import Policy
 from wardround_client.secure import SECURE, SecureMember, write_identity
 from wardround_client.site import Models, Site, Workplace
 from wardround_client.training import local_seed
 from wardround_server.app import build_server_app
-from wardround_server.coordinator import Coordinator, Outcome, as_json
+from wardround_server.coordinator import Coordinator, Outcome
 from wardround_server.observer import Observer
-from wardround_server.run_folder import ROUNDS, STUDY, SUMMARY, RunFolder
-from wardround_shared import json_lines
+from wardround_server.run_folder import STUDY, SUMMARY, RunFolder
 from wardround_shared.errors import NotEnoughSitesError, RunError, RunFolderError, StudyError
-from wardround_shared.privacy.accounting import SampledGaussian, epsilon_spent
 from wardround_shared.privacy.noise import InjectedNoise, NoiseSource, SystemNoise
 from wardround_shared.secure_aggregation import Identity
 from wardround_shared.secure_aggregation.codec import MAX_SITES
@@ -45,11 +42,11 @@ from wardround_shared.secure_aggregation.roster import (
     Roster,
     Terms,
 )
-from wardround_shared.study import PhantomData, SignalsData, Study, WfdbData
+from wardround_shared.study import PhantomData, Study
 from wardround_simulations.backends import BackendName, Node, ProcessPool, run
+from wardround_simulations.ledgers import Ledgers
 from wardround_simulations.partitions import partition_of
-
-Status = Literal["running", "complete", "interrupted", "failed"]
+from wardround_simulations.summary import Conduct, Status, summarise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +61,9 @@ class Settings:
         out: the run folder; without it `runs/<name>-<time>`.
         cache: folder of decoded cohorts.
         noise_seed: noise injected for a test; then nothing is private, and every output says so.
+        policy: of every virtual site; without it each allows the study's epsilon, and no more.
+        homes: folder of the virtual sites' homes, whose ledgers go on from run to run; without it
+            each run gives its sites new ones.
     """
 
     study: Study
@@ -76,6 +76,8 @@ class Settings:
     seed: int
     cache: Path
     noise_seed: int | None = None
+    policy: Policy | None = None
+    homes: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,7 @@ class SiteClients:
     study: Study
     cohorts: Mapping[str, Path]
     journals: Mapping[str, Path]
+    ledgers: Ledgers | None
     run: str
     roster: Roster | None
     seed: int
@@ -105,11 +108,13 @@ class SiteClients:
         def site_of(context: Context) -> Site:
             name = str(context.node_config["site"])
             if name not in sites:
+                cohort = open_cohort(self.cohorts[name])
                 sites[name] = Site(
-                    cohort=open_cohort(self.cohorts[name]),
+                    cohort=cohort,
                     workplace=workplace,
                     models=models,
                     journal=Journal(self.journals[name]),
+                    account=self._account(cohort),
                     member=self._member(name),
                 )
             return sites[name]
@@ -124,13 +129,21 @@ class SiteClients:
         seed = self.noise_seed
         return lambda site, number: InjectedNoise(local_seed(seed, f"noise/{site}", number))
 
+    def _account(self, cohort: Cohort) -> Account | None:
+        return None if self.ledgers is None else self.ledgers.account(self.study, cohort)
+
     def _member(self, site: str) -> Callable[[], SecureMember] | None:
         if self.roster is None:
             return None
         terms = Terms(study_id=self.study.study_id, run=self.run, roster=self.roster)
         # Virtual sites end with their machine: their one-shot state need not outlive it.
         return partial(
-            SecureMember, self.journals[site] / SECURE, terms=terms, site=site, durable=False
+            SecureMember,
+            self.journals[site] / SECURE,
+            terms=terms,
+            site=site,
+            smallest_cohort=self.study.aggregation.minimum_sites,
+            durable=False,
         )
 
 
@@ -161,7 +174,7 @@ def simulate(
             )
         cohorts = read_cohorts(settings)
         check_sites(settings.study, cohorts)
-        check_privacy(settings.study, cohorts)
+        check_privacy(settings, cohorts)
         folder = RunFolder.create(settings.out or default_run_folder(settings.study.study.name))
         folder.write_text(STUDY, study_toml(settings.study))
         simulation = _Simulation(settings, device, cohorts, folder, started)
@@ -215,15 +228,41 @@ def check_sites(study: Study, cohorts: CohortSet) -> None:
         )
 
 
-def check_privacy(study: Study, cohorts: CohortSet) -> None:
-    """Refuse a run whose epsilon no noise reaches at some site, before anything is written.
+def check_privacy(settings: Settings, cohorts: CohortSet) -> None:
+    """Refuse a run that some site would refuse, before anything is written to the run folder.
 
     Raises:
-        PrivacyError: raise epsilon, or plan fewer rounds.
+        PrivacyError: no noise reaches the study's epsilon, or a ledger is not sound.
+        BudgetError: the plan does not fit into what a site's ledger has left.
     """
-    if study.privacy.private:
-        for examples in {len(cohort.train) for cohort in cohorts.cohorts}:
-            require_plan(study, examples)
+    study = settings.study
+    if not study.privacy.private:
+        return
+    for units in {units_of(study, cohort) for cohort in cohorts.cohorts}:
+        require_plan(study, units)
+    if settings.homes is not None:
+        ledgers_at(settings, site_homes(settings.homes, cohorts)).require_room(study, cohorts)
+    elif settings.policy is not None:
+        with TemporaryDirectory() as empty:  # as new as the ledgers that the run will have
+            homes = site_homes(Path(empty), cohorts)
+            ledgers_at(settings, homes).require_room(study, cohorts)
+
+
+def site_homes(folder: Path, cohorts: CohortSet) -> dict[str, Path]:
+    """Where each virtual site has its home in `folder`."""
+    return {cohort.site: folder / cohort.folder.name for cohort in cohorts.cohorts}
+
+
+def ledgers_at(settings: Settings, homes: Mapping[str, Path]) -> Ledgers:
+    """The ledgers in these homes, under the policy of the run.
+
+    Raises:
+        PrivacyError: a ledger is there and not sound, or cannot be written.
+    """
+    privacy = settings.study.privacy
+    policy = settings.policy or Policy.of(epsilon=privacy.epsilon, delta=privacy.delta)
+    data_set = settings.study.study.name if settings.data is None else settings.data.resolve().name
+    return Ledgers.at(homes, policy=policy, data_set=data_set)
 
 
 def phantom_folder(data: PhantomData, *, cache: Path, seed: int) -> Path:
@@ -283,11 +322,19 @@ class _Simulation:
         self._cohorts = cohorts
         self._folder = folder
         self._started = started
-        self._began = datetime.datetime.now(tz=datetime.UTC)
         self._outcome: Outcome | None = None
         self._journals = {
             cohort.site: folder.path / "sites" / cohort.folder.name for cohort in cohorts.cohorts
         }
+        self._ledgers = self._open_ledgers() if self._study.privacy.private else None
+        self._conduct = Conduct(
+            started=datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds"),
+            seed=settings.seed,
+            backend=settings.backend,
+            device=device,
+            processes=1 if settings.backend == "inline" else settings.workers,
+            injected_noise=settings.noise_seed is not None,
+        )
 
     def run(self, pool: ProcessPool | None, observer: Observer) -> dict[str, Any]:
         roster = self._enrol() if self._study.aggregation.secure else None
@@ -303,6 +350,7 @@ class _Simulation:
             study=self._study,
             cohorts={cohort.site: cohort.folder for cohort in self._cohorts.cohorts},
             journals=self._journals,
+            ledgers=self._ledgers,
             run=self._folder.path.name,
             roster=roster,
             seed=self._settings.seed,
@@ -334,6 +382,12 @@ class _Simulation:
                 self._write("failed", str(error) or type(error).__name__)
             raise
 
+    def _open_ledgers(self) -> Ledgers:
+        """Each site's ledger, in the run's folder unless the sites have homes of their own."""
+        homes = self._settings.homes
+        kept = self._journals if homes is None else site_homes(homes, self._cohorts)
+        return ledgers_at(self._settings, kept)
+
     def _enrol(self) -> Roster:
         """Give each virtual site an identity, and put all of them into the run's roster."""
         members = {}
@@ -346,144 +400,18 @@ class _Simulation:
     def _done(self, outcome: Outcome) -> None:
         self._outcome = outcome
 
-    # --- the summary -------------------------------------------------------------------------
-
     def _write(self, status: Status, reason: str = "") -> dict[str, Any]:
-        total = time.perf_counter() - self._started
-        lines = {site: Journal.read(folder) for site, folder in self._journals.items()}
-        summary = {
-            "study": self._study.study.name,
-            "study_id": self._study.study_id,
-            "run": str(self._folder.path),
-            "status": status,
-            "reason": reason,
-            "started": self._began.isoformat(timespec="seconds"),
-            "sites": len(self._cohorts.cohorts),
-            "rounds": 0,
-            "seed": self._settings.seed,
-            "classes": list(self._study.study.classes),
-            "metrics": {},
-            "per_site": {site: last["metrics"] for site, last in _finals(lines).items()},
-            "privacy": self._privacy(lines),
-            "secure_aggregation": self._study.aggregation.secure,
-            "dropped": [],
-            "backend": self._settings.backend,
-            "device": self._device,
-            "noise": "system" if self._settings.noise_seed is None else "injected for a test",
-            "seconds": _seconds(lines, total, self._settings),
-            "peak_rss_mb": _peak_memory(lines),
-            "cohorts_key": self._cohorts.folder.name,
-            "cohorts": {cohort.site: self._about(cohort) for cohort in self._cohorts.cohorts},
-            "set_aside": {site: dict(why) for site, why in self._cohorts.set_aside.items()},
-            "notes": all_notes(self._cohorts),
-            "counts": {
-                "overall": [] if self._outcome is None else self._outcome.counts.tolist(),
-                "per_site": {site: last["final_counts"] for site, last in _finals(lines).items()},
-            },
-        }
-        if self._outcome is not None:
-            summary |= as_json(self._outcome)
-        else:
-            closed = json_lines.read(self._folder.path / ROUNDS)
-            summary["rounds"] = sum(1 for line in closed if not line.get("final"))
+        summary = summarise(
+            study=self._study,
+            cohorts=self._cohorts,
+            folder=self._folder.path,
+            journals=self._journals,
+            ledgers=self._ledgers,
+            outcome=self._outcome,
+            status=status,
+            reason=reason,
+            conduct=self._conduct,
+            seconds=time.perf_counter() - self._started,
+        )
         self._folder.write_json(SUMMARY, summary)
         return summary
-
-    def _about(self, cohort: Cohort) -> dict[str, Any]:
-        classes = self._study.study.classes
-        return {
-            "patients": len(np.unique(cohort.patients)),
-            "train": len(cohort.train),
-            "validation": len(cohort.validation),
-            "classes": {name: int((cohort.labels == k).sum()) for k, name in enumerate(classes)},
-            "set_aside": dict(self._cohorts.set_aside.get(cohort.site, {})),
-            "notes": list(cohort.notes),
-        }
-
-    def _privacy(self, lines: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, Any]:
-        privacy = self._study.privacy
-        if not privacy.private:
-            return {"mechanism": "none", "unit": None, "delta": None, "epsilon": {}}
-        spent = {}
-        for site, done in lines.items():
-            mechanisms = [line["privacy"] for line in done if line.get("privacy")]
-            if mechanisms:
-                last = SampledGaussian(**mechanisms[-1])
-                bounds = epsilon_spent([last], privacy.delta)
-                spent[site] = {
-                    "epsilon": bounds.epsilon,
-                    "prv": None if math.isnan(bounds.prv) else bounds.prv,
-                    "rdp": bounds.rdp,
-                    **dataclasses.asdict(last),
-                }
-        return {
-            "mechanism": privacy.mechanism,
-            "unit": privacy.unit,
-            "planned_epsilon": privacy.epsilon,
-            "delta": privacy.delta,
-            "max_grad_norm": privacy.max_grad_norm,
-            "outside": outside_epsilon(self._study),
-            "epsilon": {site: values["epsilon"] for site, values in spent.items()},
-            "spent": spent,
-        }
-
-
-OUTSIDE_EPSILON = (
-    "class counts",
-    "the sums behind impute and standardise",
-    "metric counts on the validation split",
-    "number of training examples",
-)
-"""Derived from patients, exact, and not in epsilon: what a site discloses beside its updates."""
-
-
-def outside_epsilon(study: Study) -> list[str]:
-    """What the study's epsilon does not cover, in words."""
-    data = study.data
-    if (
-        study.privacy.unit == "record"
-        and isinstance(data, SignalsData | WfdbData)
-        and (data.patient_median or any(feature.form != "value" for feature in data.static))
-    ):
-        # Removing one record changes the inputs of others, whose gradients are clipped one by one.
-        share = "a record's part in what its patient's other records are compared with"
-        return [*OUTSIDE_EPSILON, share]
-    return list(OUTSIDE_EPSILON)
-
-
-def all_notes(cohorts: CohortSet) -> list[str]:
-    """The notes of all cohorts, and what was set aside without a cohort that could say so."""
-    with_cohort = {cohort.site for cohort in cohorts.cohorts}
-    return list(cohorts.notes) + [
-        f"{number} set aside {site}: {why}"
-        for site, reasons in cohorts.set_aside.items()
-        if site not in with_cohort
-        for why, number in reasons.items()
-    ]
-
-
-def _finals(lines: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    return {site: done[-1] for site, done in lines.items() if done and "final_counts" in done[-1]}
-
-
-def _seconds(
-    lines: Mapping[str, Sequence[dict[str, Any]]], total: float, settings: Settings
-) -> dict[str, float]:
-    """Total, and the share of it that training and evaluation take, spread over the workers."""
-    busy = sum(
-        line.get("training_seconds", 0.0) + line["evaluation_seconds"]
-        for done in lines.values()
-        for line in done
-    )
-    parallel = 1 if settings.backend == "inline" else min(settings.workers, len(lines) or 1)
-    training = min(total, busy / parallel)
-    return {"total": total, "training": training, "overhead": total - training}
-
-
-def _peak_memory(lines: Mapping[str, Sequence[dict[str, Any]]]) -> float:
-    """Sum of the peaks of all processes; shared pages are counted once for each of them."""
-    peaks: dict[int, float] = {
-        line["pid"]: line["peak_rss_mb"] for done in lines.values() for line in done
-    }
-    peaks[os.getpid()] = peak_rss_mb()
-    return sum(peaks.values())

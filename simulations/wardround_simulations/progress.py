@@ -100,6 +100,8 @@ class Bars:
 
 def round_text(line: RosterLine, metrics_before: Metrics, seconds: float, rounds: int) -> str:
     """A round in one line; the metrics are those of the model that it started from."""
+    if not line.aggregated:
+        return f"round {line.round} of {rounds}: given up, the model stays ({seconds:.2f} s)"
     figures = ", ".join(
         f"{name} {metrics_before[key]:.3f}"
         for name, key in (("loss", "loss"), ("AUROC", "auroc"), ("accuracy", "accuracy"))

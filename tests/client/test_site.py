@@ -9,9 +9,11 @@ from wardround_client import site as site_module
 from wardround_client.account import Account
 from wardround_client.cohort import build_cohorts
 from wardround_client.journal import Journal
+from wardround_client.ledger import Ledger
+from wardround_client.policy import Policy
 from wardround_client.rounds import begin_round
 from wardround_client.site import Models, Request, Site, Workplace
-from wardround_shared.errors import ProtocolError
+from wardround_shared.errors import PrivacyError, ProtocolError
 from wardround_shared.messages import GlobalModel, Header, read_update
 from wardround_shared.models import build_model, flatten
 from wardround_shared.preprocessing import Recipe
@@ -33,11 +35,20 @@ class Hospital:
             noise_of=lambda _site, number: InjectedNoise(number),
         )
         self.journal = folder / "north"
+        self.ledger = Ledger.create(folder / "home", site="north", durable=False)
+        account = Account(
+            study=self.study,
+            cohort=self.cohort,
+            ledger=self.ledger,
+            policy=Policy.of(epsilon=8.0, delta=1e-5),
+            data_set="clinic",
+        )
         self.site = Site(
             cohort=self.cohort,
             workplace=workplace,
             models=Models(workplace),
             journal=Journal(self.journal),
+            account=account if self.study.privacy.private else None,
         )
         self.model = self._model()
         self.state = RecordDict()
@@ -58,7 +69,7 @@ class Hospital:
         return self.site.train(request, self.model, self.state)
 
     def spent(self):
-        return Account(self.state, self.study, len(self.cohort.train)).spent.steps
+        return sum(cost.steps for cost in self.ledger.history("clinic"))
 
 
 @pytest.fixture(params=["dp-sgd", "none"])
@@ -107,6 +118,39 @@ def test_a_repeated_request_costs_no_privacy(study_file, hospitals, tmp_path):
     assert hospital.spent() == once > 0
     hospital.train(2)
     assert hospital.spent() == 2 * once
+
+
+def test_a_site_that_has_forgotten_a_round_trains_it_no_second_time(
+    study_file, hospitals, tmp_path, trained
+):
+    hospital = Hospital(study_file, hospitals, tmp_path)
+    hospital.train(1)
+    hospital.state = RecordDict()  # as after a crash: the answer never came back
+    with pytest.raises(ProtocolError, match="round 1"):
+        hospital.train(1)
+    assert trained == [1]
+
+
+def test_a_training_that_raises_is_paid_for(study_file, hospitals, tmp_path, monkeypatch):
+    hospital = Hospital(study_file, hospitals, tmp_path)
+
+    def failing(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(site_module, "train", failing)
+    with pytest.raises(MemoryError):
+        hospital.train(1)
+    assert [entry.state for entry in hospital.ledger.entries()] == ["reserved"]
+    assert hospital.spent() > 0
+
+
+def test_no_private_study_without_a_ledger(study_file, hospitals, tmp_path, trained):
+    hospital = Hospital(study_file, hospitals, tmp_path)
+    hospital.site._account = None
+    for ask in (lambda: hospital.site.greet(RecordDict()), lambda: hospital.train(1)):
+        with pytest.raises(PrivacyError, match="no privacy ledger"):
+            ask()
+    assert trained == []
 
 
 def test_a_round_may_be_left_out(hospital, trained):

@@ -26,10 +26,28 @@ def _training(**keys) -> Training:
     return Training.model_validate({"rounds": 4, "learning-rate": 0.1, "batch-size": 4, **keys})
 
 
-def _examples(count: int = 10) -> Examples:
+def _of(features: torch.Tensor, labels: torch.Tensor, patients=None) -> Examples:
+    own = torch.arange(len(labels)) if patients is None else torch.tensor(patients)
+    return Examples(parts=(features,), labels=labels, patients=own)
+
+
+def _examples(count: int = 10, patients=None) -> Examples:
     generator = torch.Generator().manual_seed(5)
     features = torch.randn(count, 3, generator=generator)
-    return Examples(parts=(features,), labels=(features[:, 0] > 0).long())
+    return _of(features, (features[:, 0] > 0).long(), patients)
+
+
+def _protection(noise_multiplier=1e-9, units=1, **keys) -> Protection:
+    """One step on everybody, with hardly any noise."""
+    plan = Plan(
+        units=units,
+        sample_rate=1.0,
+        steps_per_round=1,
+        planned_steps=4,
+        noise_multiplier=noise_multiplier,
+    )
+    privacy = Privacy.model_validate({"mechanism": "dp-sgd", **keys})
+    return Protection(plan=plan, privacy=privacy, noise=InjectedNoise(3))
 
 
 def _settings(training: Training, protection=None, **keys) -> LocalTraining:
@@ -82,7 +100,7 @@ def test_training_learns():
 
 def test_only_the_training_split_is_touched():
     examples = _examples()
-    spoiled = Examples(parts=(examples.parts[0].clone(),), labels=examples.labels)
+    spoiled = _of(examples.parts[0].clone(), examples.labels)
     spoiled.parts[0][7:] = float("nan")
     delta = train(_module(), spoiled, torch.arange(7), _settings(_training()))
     assert np.isfinite(delta).all()
@@ -99,7 +117,7 @@ def test_fedprox_pulls_towards_the_received_model():
 
 def test_balanced_weights_make_classes_count_alike():
     """Two examples of class 0 against eight of class 1: weights 5/2 and 5/8."""
-    examples = Examples(parts=(torch.ones(10, 3),), labels=torch.tensor([0] * 2 + [1] * 8))
+    examples = _of(torch.ones(10, 3), torch.tensor([0] * 2 + [1] * 8))
     settings = LocalTraining(
         training=_training(**{"batch-size": 10, "class-weights": "balanced"}),
         round=1,
@@ -130,16 +148,18 @@ def test_seeds_differ_between_sites_rounds_and_runs():
     assert len(seeds) == 8
 
 
+@pytest.mark.parametrize("unit", ["patient", "record"])
 @pytest.mark.parametrize(("examples", "batch"), [(1, 4), (3, 8), (10, 1)])
-def test_private_training_works_for_any_cohort_and_batch(examples, batch):
+def test_private_training_works_for_any_cohort_and_batch(examples, batch, unit):
     """Cohorts smaller than a batch, batches of one, and empty Poisson samples."""
     plan = Plan(
+        units=examples,
         sample_rate=min(1.0, batch / examples) * 0.3,
         steps_per_round=6,
         planned_steps=24,
         noise_multiplier=1.0,
     )
-    privacy = Privacy.model_validate({"mechanism": "dp-sgd", "unit": "record"})
+    privacy = Privacy.model_validate({"mechanism": "dp-sgd", "unit": unit})
     protection = Protection(plan=plan, privacy=privacy, noise=InjectedNoise(3))
     module = _module()
     delta = train(module, _examples(), torch.arange(examples), _settings(_training(), protection))
@@ -154,18 +174,15 @@ def test_without_validation_examples_the_counts_are_zero():
     assert not counts.any()
 
 
-def test_a_private_step_goes_where_the_plain_one_goes():
+@pytest.mark.parametrize("unit", ["patient", "record"])
+def test_a_private_step_goes_where_the_plain_one_goes(unit):
     # All examples in one step, a bound that clips nothing and hardly any noise: on a model whose
     # weights and gradients lie in memory in different orders.
     torch.manual_seed(0)
     images = torch.randn(16, 1, 12, 12)
-    examples = Examples(parts=(images,), labels=torch.arange(16) % 2)
+    examples = _of(images, torch.arange(16) % 2, [number // 3 for number in range(16)])
     training = _training(**{"batch-size": 16, "learning-rate": 0.01})
-    plan = Plan(sample_rate=1.0, steps_per_round=1, planned_steps=4, noise_multiplier=1e-9)
-    privacy = Privacy.model_validate(
-        {"mechanism": "dp-sgd", "unit": "record", "max-grad-norm": 100.0}
-    )
-    protection = Protection(plan=plan, privacy=privacy, noise=InjectedNoise(3))
+    protection = _protection(units=16, unit=unit, **{"max-grad-norm": 100.0})
     cnn = Cnn.model_validate({"name": "cnn", "width": 4})
     deltas = []
     for protected in (None, protection):
@@ -174,3 +191,48 @@ def test_a_private_step_goes_where_the_plain_one_goes():
         deltas.append(train(module, examples, torch.arange(16), _settings(training, protected)))
     np.testing.assert_allclose(deltas[1], deltas[0], atol=1e-5)
     assert np.abs(deltas[0]).max() > 1e-3
+
+
+def _clipped_by_hand(examples: Examples, groups: list[list[int]], bound: float) -> np.ndarray:
+    """The step on groups of examples, each group's gradient clipped by itself."""
+    module = _module()
+    total = torch.zeros_like(flatten(module))
+    for members in groups:
+        parts, labels = examples.take(torch.tensor(members))
+        module.zero_grad()
+        functional.cross_entropy(module(*parts), labels, reduction="sum").backward()
+        gradient = torch.cat([p.grad.flatten() for p in module.parameters()])
+        total += gradient * min(1.0, bound / float(gradient.norm()))
+    return (-0.1 * total / len(groups)).numpy()
+
+
+def test_each_patient_is_clipped_as_a_whole():
+    patients = [4, 4, 4, 4, 1, 1, 2, 3, 3, 3]
+    examples = _examples(patients=patients)
+    groups = [[i for i in range(10) if patients[i] == who] for who in sorted(set(patients))]
+    protection = _protection(units=4, **{"max-grad-norm": 0.5})
+    delta = train(_module(), examples, torch.arange(10), _settings(_training(), protection))
+    np.testing.assert_allclose(delta, _clipped_by_hand(examples, groups, 0.5), atol=1e-6)
+
+    by_record = _protection(units=10, unit="record", **{"max-grad-norm": 0.5})
+    delta = train(_module(), examples, torch.arange(10), _settings(_training(), by_record))
+    single = _clipped_by_hand(examples, [[i] for i in range(10)], 0.5)
+    np.testing.assert_allclose(delta, single, atol=1e-6)
+
+
+def test_a_patient_brings_no_more_examples_than_the_study_allows():
+    # Equal examples, so that which of them are taken does not show.
+    examples = _of(torch.ones(12, 3), torch.zeros(12, dtype=torch.int64), [0] * 11 + [1])
+    settings = {"max-grad-norm": 100.0, "examples-per-patient": 3}
+    protection = _protection(units=2, **settings)
+    delta = train(_module(), examples, torch.arange(12), _settings(_training(), protection))
+    expected = _clipped_by_hand(examples, [[0, 1, 2], [11]], 100.0)
+    np.testing.assert_allclose(delta, expected, rtol=1e-4)
+
+
+def test_only_the_training_split_of_a_patient_counts():
+    examples = _examples(patients=[0] * 5 + [1] * 5)
+    protection = _protection(units=1, **{"max-grad-norm": 0.5})
+    delta = train(_module(), examples, torch.arange(5), _settings(_training(), protection))
+    expected = _clipped_by_hand(examples, [[0, 1, 2, 3, 4]], 0.5)
+    np.testing.assert_allclose(delta, expected, atol=1e-6)

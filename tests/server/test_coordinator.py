@@ -172,16 +172,45 @@ def test_a_site_that_fails_in_a_round_is_left_out_of_that_round_only(study, tmp_
     assert roster[1]["dropped"][0]["why"]
 
 
-def test_fewer_than_the_minimum_end_the_run_with_the_reason(study, tmp_path):
+def given_up_in(*rounds):
     def script(node, kind, group):
-        return "its disk is full" if node > 0 and kind == TRAIN and group == 2 else None
+        return "its disk is full" if node > 0 and kind == TRAIN and group in rounds else None
 
-    sites = ScriptedSites(3, script)
-    coordinator, _, folder = _run(study, sites, tmp_path)
-    with pytest.raises(NotEnoughSitesError, match=r"1 of 3 sites.*its disk is full"):
+    return script
+
+
+def test_below_the_minimum_a_round_is_given_up_and_the_next_one_starts(study, tmp_path):
+    sites = ScriptedSites(3, given_up_in(2))
+    coordinator, watcher, folder = _run(study, sites, tmp_path)
+    outcome = coordinator.run(sites)
+    assert [(one.round, "its disk is full" in one.why) for one in outcome.given_up] == [(2, True)]
+    assert [line.round for line in watcher.lines] == [1, 2, 3]
+    roster = [json.loads(line) for line in (folder.path / "roster.jsonl").read_text().splitlines()]
+    assert [line["round"] for line in roster] == [1, 2, 3]
+    # The model of round 3 is that of round 2: two moves of 8 / 6, and no third.
+    sent = [read_global_model(content) for kind, content in sites.asked if kind == TRAIN]
+    np.testing.assert_array_equal(sent[1].parameters, sent[2].parameters)
+    np.testing.assert_allclose(outcome.parameters, sent[0].parameters + 2 * 8 / 6, rtol=1e-6)
+
+
+def test_rounds_given_up_in_a_row_end_the_run_with_the_reason(study, tmp_path):
+    study = parse_study(STUDY.replace("rounds = 3", "rounds = 9"), origin="test")
+    sites = ScriptedSites(3, given_up_in(2, 4, 5, 6))
+    coordinator, watcher, folder = _run(study, sites, tmp_path)
+    with pytest.raises(NotEnoughSitesError, match=r"3 rounds in a row.*1 of 3 sites.*disk is full"):
         coordinator.run(sites)
-    assert len((folder.path / "roster.jsonl").read_text().splitlines()) == 2
+    assert [line.round for line in watcher.lines] == [1, 2, 3, 4, 5, 6]
+    assert len((folder.path / "roster.jsonl").read_text().splitlines()) == 6
     assert (folder.path / "checkpoints" / "latest.safetensors").is_file()
+    assert not (folder.path / "model.safetensors").exists()
+
+
+def test_a_run_in_which_no_round_moved_anything_has_failed(study, tmp_path):
+    study = parse_study(STUDY.replace("rounds = 3", "rounds = 2"), origin="test")
+    sites = ScriptedSites(3, given_up_in(1, 2))
+    coordinator, _, folder = _run(study, sites, tmp_path)
+    with pytest.raises(NotEnoughSitesError, match="2 rounds in a row"):
+        coordinator.run(sites)
     assert not (folder.path / "model.safetensors").exists()
 
 

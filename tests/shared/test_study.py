@@ -156,8 +156,8 @@ def test_momentum_can_be_taken_back_where_the_optimiser_has_none():
 
 def test_what_only_matters_to_privacy_or_masks_may_stay_when_they_are_off():
     """An override that switches them off does not have to take the rest out of the file."""
-    text = MINIMAL.replace('mechanism = "none"', 'mechanism = "dp-sgd"\nunit = "record"')
-    text = text.replace('unit = "record"', 'unit = "record"\nepsilon = 1.0\nmax-grad-norm = 2.0')
+    private = 'mechanism = "dp-sgd"\nepsilon = 1.0\nmax-grad-norm = 2.0\nexamples-per-patient = 3'
+    text = MINIMAL.replace('mechanism = "none"', private)
     text = text.replace("secure = false", "secure = true\nring-bits = 16")
     off = ["privacy.mechanism=none", "aggregation.secure=false"]
     assert parse_study(text, origin="s", overrides=off).privacy.private is False
@@ -166,10 +166,13 @@ def test_what_only_matters_to_privacy_or_masks_may_stay_when_they_are_off():
 def test_what_the_software_cannot_do_is_refused():
     with pytest.raises(UnsupportedError):
         parse_study(MINIMAL, origin="s", overrides=["study.task=text-classification"])
-    with pytest.raises(UnsupportedError, match="record"):
-        parse_study(
-            MINIMAL, origin="s", overrides=["privacy.mechanism=dp-sgd", "privacy.unit=patient"]
-        )
+
+
+def test_the_patient_is_the_unit_unless_the_study_says_otherwise():
+    private = ["privacy.mechanism=dp-sgd"]
+    assert parse_study(MINIMAL, origin="s", overrides=private).privacy.unit == "patient"
+    private.append("privacy.unit=record")
+    assert parse_study(MINIMAL, origin="s", overrides=private).privacy.unit == "record"
 
 
 def test_a_missing_mechanism_is_no_mechanism_none():
@@ -180,7 +183,7 @@ def test_a_missing_mechanism_is_no_mechanism_none():
 def test_private_settings_hold_only_while_training_is_private():
     text = MINIMAL + "[private.training]\nbatch-size = 64\nrounds = 9\n"
     plain = parse_study(text, origin="s")
-    private = ["privacy.mechanism=dp-sgd", "privacy.unit=record"]
+    private = ["privacy.mechanism=dp-sgd"]
     assert plain.training.batch_size == 32
     assert parse_study(text, origin="s", overrides=private).training.batch_size == 64
 
@@ -196,7 +199,7 @@ def test_private_settings_hold_only_while_training_is_private():
         ("[private.preprocessing]\nsteps = [{ name = 'crop' }]\n", "private.preprocessing.steps.0"),
     ],
 )
-@pytest.mark.parametrize("mechanism", [[], ["privacy.mechanism=dp-sgd", "privacy.unit=record"]])
+@pytest.mark.parametrize("mechanism", [[], ["privacy.mechanism=dp-sgd"]])
 def test_a_fault_under_private_is_refused_whether_it_is_in_force_or_not(section, key, mechanism):
     with pytest.raises(StudyError) as caught:
         parse_study(MINIMAL + section, origin="study.toml", overrides=mechanism)
@@ -212,14 +215,14 @@ def test_private_settings_that_are_not_in_force_need_not_suit_an_override():
 def test_a_private_model_of_another_kind_replaces_the_model_as_a_whole():
     text = MINIMAL.replace('name = "mlp"', 'name = "mlp"\nhidden = [4]')
     text += '[private.model]\nname = "cnn"\nwidth = 8\n'
-    private = ["privacy.mechanism=dp-sgd", "privacy.unit=record"]
+    private = ["privacy.mechanism=dp-sgd"]
     assert parse_study(text, origin="s", overrides=private).model.name == "cnn"
     assert parse_study(text, origin="s").model.name == "mlp"
 
 
 def test_an_override_wins_over_private_settings():
     text = MINIMAL + "[private.training]\nrounds = 9\n"
-    private = ["privacy.mechanism=dp-sgd", "privacy.unit=record", "training.rounds=2"]
+    private = ["privacy.mechanism=dp-sgd", "training.rounds=2"]
     assert parse_study(text, origin="s", overrides=private).training.rounds == 2
 
 

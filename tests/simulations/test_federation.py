@@ -9,18 +9,20 @@ import pytest
 from federations import Silent, arrays_of, settings_of
 from hospitals import write_hospital
 
+from wardround_client.policy import Policy
 from wardround_client.split import patient_code
 from wardround_shared.errors import (
+    BudgetError,
     CohortError,
+    LedgerError,
     NotEnoughSitesError,
     PrivacyError,
     RunError,
     StudyError,
 )
 from wardround_shared.study import load_study
-from wardround_simulations.cli import find_study
 from wardround_simulations.evaluation import evaluate_run
-from wardround_simulations.federation import OUTSIDE_EPSILON, outside_epsilon, simulate
+from wardround_simulations.federation import simulate
 
 
 def test_inline_and_process_give_the_same_model_to_the_last_bit(study_file, hospitals, tmp_path):
@@ -61,7 +63,12 @@ def test_the_summary_has_what_the_design_promises(study_file, hospitals, tmp_pat
     assert summary["metrics"]["n"] == sum(m["n"] for m in summary["per_site"].values())
     assert set(summary["privacy"]["epsilon"]) == {"north", "south", "west"}
     assert all(7.5 < e <= 8.0 for e in summary["privacy"]["epsilon"].values())
-    assert summary["privacy"]["unit"] == "record"
+    assert summary["privacy"]["unit"] == "patient"
+    for site, spent in summary["privacy"]["spent"].items():
+        assert spent["epsilon"] == max(spent["prv"], spent["rdp"])
+        book = summary["privacy"]["ledger"][site]
+        assert book == {"cap": 8.0, "delta": 1e-5, "spent": spent["epsilon"], "left": book["left"]}
+        assert book["left"] == pytest.approx(8.0 - spent["epsilon"])
     assert summary["secure_aggregation"] is False
     assert summary["dropped"] == []
     seconds = summary["seconds"]
@@ -322,11 +329,47 @@ def test_a_worker_that_is_killed_is_replaced_and_the_run_goes_on(study_file, hos
     assert all("signal 9" in drop["why"] for drop in summary["dropped"])
 
 
-def test_features_made_of_other_records_are_said_to_be_outside_a_records_epsilon():
-    compared = load_study(find_study("arrhythmia"), ["privacy.mechanism=dp-sgd"])
-    alone = load_study(find_study("pneumonia"), ["privacy.mechanism=dp-sgd"])
-    assert "compared with" in outside_epsilon(compared)[-1]
-    assert outside_epsilon(alone) == list(OUTSIDE_EPSILON)
+class TestLedgers:
+    def test_they_go_on_from_run_to_run_where_the_sites_have_homes(
+        self, study_file, hospitals, tmp_path
+    ):
+        policy = Policy.of(epsilon=9.0, delta=1e-5)
+        keys = {"homes": tmp_path / "homes", "policy": policy}
+        simulate(settings_of(study_file, hospitals, tmp_path / "one", **keys), Silent())
+        with pytest.raises(BudgetError, match="allows epsilon 9 "):
+            simulate(settings_of(study_file, hospitals, tmp_path / "two", **keys), Silent())
+        assert not (tmp_path / "two").exists(), "refused before anything is written"
+        small = settings_of(study_file, hospitals, tmp_path / "two", "privacy.epsilon=1", **keys)
+        summary = simulate(small, Silent())
+        for book in summary["privacy"]["ledger"].values():
+            assert 7.9 < book["spent"] < 9.0
+        assert all(e <= 1.0 for e in summary["privacy"]["epsilon"].values())
+
+    def test_a_policy_that_allows_less_refuses_the_study_before_the_first_round(
+        self, study_file, hospitals, tmp_path
+    ):
+        policy = Policy.of(epsilon=2.0, delta=1e-5)
+        with pytest.raises(BudgetError, match="allows epsilon 2 "):
+            simulate(settings_of(study_file, hospitals, tmp_path / "run", policy=policy), Silent())
+        assert not (tmp_path / "run").exists()
+
+    def test_a_ledger_that_was_put_back_is_refused(self, study_file, hospitals, tmp_path):
+        keys = {"homes": tmp_path / "homes", "policy": Policy.of(epsilon=30.0, delta=1e-5)}
+        simulate(settings_of(study_file, hospitals, tmp_path / "one", **keys), Silent())
+        ledger = next((tmp_path / "homes").rglob("ledger.db"))
+        old = ledger.read_bytes()
+        simulate(settings_of(study_file, hospitals, tmp_path / "two", **keys), Silent())
+        for beside in ledger.parent.glob("ledger.db-*"):
+            beside.unlink()
+        ledger.write_bytes(old)
+        with pytest.raises(LedgerError):
+            simulate(settings_of(study_file, hospitals, tmp_path / "three", **keys), Silent())
+
+    def test_a_run_without_privacy_has_none(self, study_file, hospitals, tmp_path):
+        off = settings_of(study_file, hospitals, tmp_path / "run", "privacy.mechanism=none")
+        summary = simulate(off, Silent())
+        assert not list((tmp_path / "run").rglob("ledger*"))
+        assert "WITHOUT differential privacy" in str(summary["privacy"]["disclosures"])
 
 
 def test_fewer_rounds_than_are_averaged_average_all(study_file, hospitals, tmp_path):

@@ -138,6 +138,7 @@ class RunFolder:
             "prv": 7.91, "rdp": 8.42, "epsilon": 7.91, "steps": 240,
             "noise_multiplier": 3.2, "sample_rate": 0.33,
         }  # fmt: skip
+        book = {"cap": 12.0, "delta": 1e-5, "spent": 9.25, "left": 2.75}
         return {
             "study": "phantom",
             "study_id": "ab" * 32,
@@ -157,7 +158,10 @@ class RunFolder:
                 "planned_epsilon": 8.0,
                 "epsilon": dict.fromkeys(self.sites, 7.91),
                 "spent": dict.fromkeys(self.sites, spent),
-                "outside": ["class counts", "the weather"],
+                "ledger": dict.fromkeys(self.sites, book),
+                "disclosures": [
+                    {"what": "the weather", "purpose": "small talk", "form": "exact, once"}
+                ],
             },
             "secure_aggregation": True,
             "noise": "system",
@@ -206,7 +210,22 @@ def test_a_private_run_raises_no_alarm(run: RunFolder) -> None:
 
 
 def test_what_epsilon_leaves_out_is_said_as_the_run_says_it(run: RunFolder) -> None:
-    assert "not covered: class counts, the weather." in run.page().text
+    text = run.page().text
+    assert "Disclosure statement" in text
+    for word in ("the weather", "small talk", "exact, once"):
+        assert word in text
+
+
+def test_what_is_left_in_the_ledgers_is_shown(run: RunFolder) -> None:
+    text = run.page().text
+    for word in ("Cap of epsilon", "9.25", "2.75"):
+        assert word in text
+
+
+def test_an_older_run_without_ledgers_is_shown_all_the_same(run: RunFolder) -> None:
+    for key in ("ledger", "disclosures"):
+        del run.summary["privacy"][key]
+    assert "Cap of epsilon" not in run.page().text
 
 
 def test_no_privacy_is_shouted(run: RunFolder) -> None:

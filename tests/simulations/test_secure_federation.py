@@ -1,5 +1,6 @@
 """The federation with secure aggregation: the same result, and nothing readable on the way."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,10 +9,13 @@ from federations import Silent, arrays_of, settings_of
 from hospitals import write_hospital
 
 from wardround_client import site
-from wardround_client.site import Request, Site
+from wardround_client.site import Site
 from wardround_server.exchange import Exchange
-from wardround_shared.errors import NotEnoughSitesError, PrivacyError, ProtocolError
-from wardround_shared.messages import TRAIN, Header
+from wardround_shared.errors import NotEnoughSitesError, PrivacyError
+from wardround_shared.messages import TRAIN
+from wardround_shared.secure_aggregation.faults import SpentError
+from wardround_shared.secure_aggregation.roster import Roster
+from wardround_shared.secure_aggregation.site import SecureSite
 from wardround_simulations.federation import simulate
 
 SECURE = ("aggregation.secure=true", "aggregation.minimum-sites=3")
@@ -87,20 +91,115 @@ def test_a_site_that_fails_in_a_round_is_not_in_the_sum_and_comes_back(
     assert summary["status"] == "complete"
 
 
-def test_below_the_threshold_the_round_is_given_up(study_file, hospitals, tmp_path, monkeypatch):
-    train = Site.train
+@pytest.fixture
+def spoil(monkeypatch):
+    """Make a secure round of one site go wrong; the first two are the statistics."""
 
-    def failing(self, request, model, state):
-        if self._cohort.site == "west":
-            raise PrivacyError("no")
-        return train(self, request, model, state)
+    def late(self, request, **keys):
+        raise PrivacyError("late")
 
-    monkeypatch.setattr(Site, "train", failing)
+    def false_share(self, request):
+        answer = honest["unmask"](self, request)
+        (owner, share), *rest = answer.self_seeds
+        false = share[:-1] + bytes([share[-1] ^ 1])
+        return dataclasses.replace(answer, self_seeds=((owner, false), *rest))
+
+    def wrong_vector(self, request, **keys):
+        one_mask = honest["mask"](self, request, **keys)
+        apply = one_mask.apply
+
+        def spoilt(vector):
+            vector += np.uint32(2**31 - 5)
+            return apply(vector)
+
+        one_mask.apply = spoilt
+        return one_mask
+
+    honest = {"unmask": SecureSite.unmask, "mask": SecureSite.mask}
+    ways = {
+        "late": ("mask", late),
+        "false share": ("unmask", false_share),
+        "wrong vector": ("mask", wrong_vector),
+    }
+
+    def make(way: str, sites: set[str], rounds: set[int]):
+        method, wrong = ways[way]
+        right = honest[method]
+
+        def chosen(self, request, **keys):
+            here = self._site in sites and request.context.round in rounds
+            return (wrong if here else right)(self, request, **keys)
+
+        monkeypatch.setattr(SecureSite, method, chosen)
+
+    return make
+
+
+SPOILT = {"late": {"east", "west"}, "false share": {"east", "west"}, "wrong vector": {"east"}}
+
+
+@pytest.mark.parametrize(
+    ("way", "privacy"),
+    [(way, privacy) for way in SPOILT for privacy in (PLAIN, "privacy.mechanism=dp-sgd")],
+)
+def test_a_round_that_is_given_up_moves_nothing_and_the_next_one_starts(
+    study_file, four_hospitals, spoil, way, privacy
+):
+    watcher, run = Silent(), study_file.parent / "run"
+    spoil(way, SPOILT[way], {4})  # statistics are 1 and 2, training is 3, 4, 5 and 6
+    settings = settings_of(study_file, four_hospitals, run, privacy, *SECURE, "training.rounds=4")
+    summary = simulate(settings, watcher)
+    assert summary["status"] == "complete"
+    assert [one["round"] for one in summary["given_up"]] == [2]
+    roster = [json.loads(line) for line in (run / "roster.jsonl").read_text().splitlines()]
+    assert [line["round"] for line in roster] == [1, 2, 3, 4]
+    assert [len(line["aggregated"]) for line in roster][:2] == [4, 0]
+    assert len(roster[1]["dropped"]) == 4
+    assert all(len(line["aggregated"]) >= 3 for line in roster[2:])
+    rounds = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    assert [line["round"] for line in rounds] == [1, 3, 4, 5], "a round that was given up moved"
+    assert [len(line.aggregated) for line in watcher.closed_rounds][1] == 0
+    if privacy != PLAIN:
+        # Given up or not, a round was paid for where it was trained; it has another number then.
+        assert summary["privacy"]["spent"]["north"]["steps"] > 0
+        assert all(0 < epsilon <= 8.0 for epsilon in summary["privacy"]["epsilon"].values())
+
+
+def test_one_false_share_spoils_no_round_with_answers_to_spare(
+    study_file, four_hospitals, tmp_path, spoil
+):
+    spoil("false share", {"east"}, {3, 4, 5})
+    watcher = Silent()
+    settings = settings_of(study_file, four_hospitals, tmp_path / "run", PLAIN, *SECURE)
+    summary = simulate(settings, watcher)
+    assert summary["given_up"] == []
+    assert [len(line.aggregated) for line in watcher.closed_rounds] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+def test_when_every_round_is_given_up_so_is_the_run(
+    study_file, four_hospitals, tmp_path, spoil, rounds
+):
+    spoil("late", {"east", "west"}, set(range(3, 100)))
+    run, watcher = tmp_path / "run", Silent()
+    settings = settings_of(
+        study_file, four_hospitals, run, PLAIN, *SECURE, f"training.rounds={rounds}"
+    )
+    with pytest.raises(NotEnoughSitesError, match="given up, and so is the run"):
+        simulate(settings, watcher)
+    roster = (run / "roster.jsonl").read_text().splitlines()
+    assert [json.loads(line)["aggregated"] for line in roster] == [[]] * min(rounds, 3)
+    assert not (run / "model.safetensors").exists()
+
+
+def test_a_final_evaluation_that_is_given_up_leaves_the_model(
+    study_file, four_hospitals, tmp_path, spoil
+):
+    spoil("late", {"east", "west"}, {6})
+    run = tmp_path / "run"
     with pytest.raises(NotEnoughSitesError):
-        simulate(settings_of(study_file, hospitals, tmp_path / "run", PLAIN, *SECURE), Silent())
-    roster = (tmp_path / "run" / "roster.jsonl").read_text().splitlines()
-    assert json.loads(roster[-1])["aggregated"] == []
-    assert not (tmp_path / "run" / "model.safetensors").exists()
+        simulate(settings_of(study_file, four_hospitals, run, PLAIN, *SECURE), Silent())
+    assert (run / "model.safetensors").exists()
 
 
 def test_two_sites_cannot_hide_in_a_sum(study_file, hospitals, tmp_path):
@@ -113,35 +212,10 @@ def test_two_sites_cannot_hide_in_a_sum(study_file, hospitals, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_site_never_answers_in_the_clear_when_the_study_demands_masks(
-    study_file, hospitals, tmp_path, monkeypatch
-):
-    """The server cannot talk a site out of secure aggregation by leaving its messages out."""
-    refusals = []
-    train = Site.train
-
-    def asked_in_the_clear(self, request, model, state):
-        bare = Request(
-            header=Header(study_id=request.header.study_id, run=request.header.run, round=1),
-            secure={},
-            digest=b"",
-        )
-        try:
-            train(self, bare, model, state)
-        except PrivacyError as error:
-            refusals.append(str(error))
-        return train(self, request, model, state)
-
-    monkeypatch.setattr(Site, "train", asked_in_the_clear)
-    simulate(settings_of(study_file, hospitals, tmp_path / "run", PLAIN, *SECURE), Silent())
-    assert len(refusals) == 9
-    assert all("in the clear" in refusal for refusal in refusals)
-
-
 def test_a_site_trains_a_round_once_when_the_server_repeats_it(
     study_file, hospitals, tmp_path, monkeypatch
 ):
-    """The masks refuse a second answer as well, but only after a training that was paid for."""
+    """The masks refuse a second answer before it is trained and paid for."""
     refusals, trained = [], []
     answer, train = Site.train, site.train
 
@@ -149,7 +223,7 @@ def test_a_site_trains_a_round_once_when_the_server_repeats_it(
         first = answer(self, request, model, state)
         try:
             answer(self, request, model, state)
-        except ProtocolError as error:
+        except SpentError as error:
             refusals.append(str(error))
         return first
 
@@ -171,14 +245,32 @@ def test_one_shot_state_is_on_disk_before_anything_is_sent(study_file, hospitals
     folder = tmp_path / "run" / "sites" / "west" / "secure"
     assert (folder / "state").stat().st_mode & 0o777 == 0o600
     assert (folder / "identity.key").stat().st_mode & 0o777 == 0o600
-    # Class counts, two fitted steps, three rounds and the evaluation: each round of the protocol
-    # has its five answers, and the setup of one more had begun.
-    assert len(list((folder / "spent").iterdir())) == 7 * 5 + 2
+    # Two fitted steps, three rounds and the evaluation: each is a question with a round of the
+    # protocol and its five answers, and the setup of one more had begun.
+    assert len(list((folder / "spent").iterdir())) == 6 * (1 + 5) + 2
 
 
 def test_a_cohort_above_the_public_bound_is_refused(study_file, hospitals, tmp_path):
     settings = settings_of(
         study_file, hospitals, tmp_path / "run", PLAIN, *SECURE, "aggregation.largest-cohort=10"
     )
-    with pytest.raises(NotEnoughSitesError, match=r"largest-cohort|beyond|bound"):
+    with pytest.raises(NotEnoughSitesError, match=r"than aggregation\.largest-cohort"):
+        simulate(settings, Silent())
+
+
+def test_sites_demand_the_studys_minimum_of_sites(
+    study_file, four_hospitals, tmp_path, monkeypatch
+):
+    """Also if the server's roster would let three of four make a sum."""
+    of = Roster.of
+    monkeypatch.setattr(Roster, "of", lambda members, minimum_sites: of(members))
+    settings = settings_of(
+        study_file,
+        four_hospitals,
+        tmp_path / "run",
+        PLAIN,
+        "aggregation.secure=true",
+        "aggregation.minimum-sites=4",
+    )
+    with pytest.raises(NotEnoughSitesError, match="this site demands 4"):
         simulate(settings, Silent())

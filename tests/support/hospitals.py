@@ -39,7 +39,6 @@ learning-rate = 0.2
 
 [privacy]
 mechanism = "dp-sgd"
-unit = "record"
 
 [aggregation]
 secure = false

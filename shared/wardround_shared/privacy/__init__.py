@@ -15,22 +15,24 @@ if TYPE_CHECKING:
     from wardround_shared.privacy.accounting import noise_multiplier_for as noise_multiplier_for
     from wardround_shared.privacy.accounting import require_reachable as require_reachable
     from wardround_shared.privacy.dp_sgd import DpSgd as DpSgd
-    from wardround_shared.privacy.dp_sgd import poisson_batches as poisson_batches
     from wardround_shared.privacy.noise import InjectedNoise as InjectedNoise
     from wardround_shared.privacy.noise import NoiseSource as NoiseSource
     from wardround_shared.privacy.noise import SystemNoise as SystemNoise
+    from wardround_shared.privacy.sampling import Patients as Patients
+    from wardround_shared.privacy.sampling import poisson_batches as poisson_batches
 
 _HOMES = {
     "DpSgd": "dp_sgd",
     "InjectedNoise": "noise",
     "NoiseSource": "noise",
+    "Patients": "sampling",
     "SampledGaussian": "accounting",
-    "SystemNoise": "noise",
     "Spent": "accounting",
+    "SystemNoise": "noise",
     "epsilon_by_rdp": "accounting",
     "epsilon_spent": "accounting",
     "noise_multiplier_for": "accounting",
-    "poisson_batches": "dp_sgd",
+    "poisson_batches": "sampling",
     "require_reachable": "accounting",
 }
 

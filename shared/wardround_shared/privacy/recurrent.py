@@ -1,17 +1,17 @@
-"""nn.LSTM with per-example gradients at nearly the price of the plain layer.
+"""nn.LSTM with gradients of units at nearly the price of the plain layer; for nn.GRU see gru.py.
 
 Opacus' DPLSTM runs one dense layer per time step and records each of them. Here the gradient G at
 the gates (before their nonlinearities) is formed for the whole sequence at once; with the inputs X
-and the hidden states H one step earlier, the per-example gradients are sums over time:
+and the hidden states H one step earlier, the gradients of examples are sums over time:
 dW_ih = G^T X, dW_hh = G^T H, db = G^T 1, which is one batched product.
 
 Two kernels give G. `stepwise` runs the recurrence in place and keeps what the chain rule needs; on
 a CPU it is the faster one. `fused` hands PyTorch's fused kernel (cuDNN on a GPU) the projected
 input with an identity as its input weight: the gradient with respect to that input is G.
 
-Shape letters: T = time steps, B = examples, I = inputs, H = hidden units, D = directions, K =
-layers. Gates stand in PyTorch's order: input, forget, cell, output (Hochreiter and Schmidhuber
-1997; Gers et al. 2000).
+Shape letters: T = time steps, B = examples, U = units that are clipped, I = inputs, H = hidden
+units, D = directions, K = layers. Gates stand in PyTorch's order: input, forget, cell, output
+(Hochreiter and Schmidhuber 1997; Gers et al. 2000).
 """
 
 import warnings
@@ -24,73 +24,95 @@ import torch.nn.functional as F  # noqa: N812  # PyTorch's own name for it
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from wardround_shared.privacy.batch import Batch
 from wardround_shared.privacy.gradients import Full, record
+from wardround_shared.privacy.units import Units
+
+# So many steps' derivatives are held at a time on the way back; all would be twice the gates.
+_STEPS_AT_ONCE = 32
 
 Backward = Callable[[Tensor, Tensor], Tensor]
 """From the gradients at the hidden states [T, B, H] and at the last cell state [B, H] to the
 gradient at the gates [T, B, 4H]."""
+
+Direction = Callable[[str, Tensor], tuple[Tensor, ...]]
+"""From the ending of a direction's parameter names and x [T, B, I], in its own order, to its hidden
+states [T, B, H] and whatever else is kept of it."""
 
 Kernel = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Backward]]
 """From projected inputs [T, B, 4H], which it may overwrite, and W_hh [4H, H] to the hidden states
 [T, B, H], the last cell state [B, H] and the way back."""
 
 
-def lstm(layer: nn.LSTM, x: Tensor, state: None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """What `layer(x)` gives, recording per-example gradients of its parameters on the way back.
+def lstm(
+    layer: nn.LSTM, batch: Batch, x: Tensor, state: None = None
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """What `layer(x)` gives, recording gradients of units on the way back.
 
     Args:
         layer: any number of layers and directions, with or without batch_first; no projections.
+        batch: whose examples are in x.
         x: [B, T, I] with batch_first, [T, B, I] without.
         state: an initial state is not supported, it starts at zero.
 
     Returns:
         Output [B, T, DH] or [T, B, DH], and the last hidden and cell state [KD, B, H] each.
     """
+    output, last = stacked(layer, x, state, partial(_direction, layer, batch))
+    hidden, cells = zip(*last, strict=True)
+    return output, (torch.stack(hidden), torch.stack(cells))
+
+
+def stacked(
+    layer: nn.LSTM | nn.GRU, x: Tensor, state: None, direction: Direction
+) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+    """Run all layers and directions.
+
+    Returns:
+        Output as `lstm` has it, and each direction's last hidden state [B, H] with what else
+        `direction` gives.
+    """
     if state is not None or not isinstance(x, Tensor) or x.dim() != 3:
-        raise ValueError("under DP an LSTM takes a batch of sequences without initial state")
+        raise ValueError(
+            "under DP a recurrent layer takes a batch of sequences without initial state"
+        )
     current = x.transpose(0, 1) if layer.batch_first else x
-    last_hidden, last_cell = [], []
+    last = []
     for number in range(layer.num_layers):
         outputs = []
         for suffix in _suffixes(layer, number):
-            hidden, cell = _direction(layer, suffix, current)
-            outputs.append(hidden)
-            # The backward direction ends at the sequence's first step.
-            last_hidden.append(hidden[0] if suffix.endswith("reverse") else hidden[-1])
-            last_cell.append(cell)
+            backwards = suffix.endswith("reverse")
+            hidden, *others = direction(suffix, current.flip(0) if backwards else current)
+            last.append((hidden[-1], *others))
+            outputs.append(hidden.flip(0) if backwards else hidden)
         current = torch.cat(outputs, dim=2)
         if number < layer.num_layers - 1:
             current = F.dropout(current, layer.dropout, layer.training)
-    output = current.transpose(0, 1) if layer.batch_first else current
-    return output, (torch.stack(last_hidden), torch.stack(last_cell))
+    return current.transpose(0, 1) if layer.batch_first else current, last
 
 
-def _suffixes(layer: nn.LSTM, number: int) -> list[str]:
+def _suffixes(layer: nn.LSTM | nn.GRU, number: int) -> list[str]:
     """The endings of PyTorch's parameter names, one per direction."""
     return [f"l{number}", f"l{number}_reverse"][: 1 + layer.bidirectional]
 
 
-def _direction(layer: nn.LSTM, suffix: str, x: Tensor) -> tuple[Tensor, Tensor]:
+def _direction(layer: nn.LSTM, batch: Batch, suffix: str, x: Tensor) -> Any:
     """Hidden states [T, B, H] in the order of x [T, B, I], and the last cell state [B, H]."""
-    backwards = suffix.endswith("reverse")
-    hidden, cell = _Direction.apply(  # type: ignore[no-untyped-call]
-        layer, suffix, x.flip(0) if backwards else x, *_parameters(layer, suffix)
-    )
-    return hidden.flip(0) if backwards else hidden, cell
+    return _Direction.apply(layer, batch, suffix, x, *parameters(layer, suffix))  # type: ignore[no-untyped-call]
 
 
-def _parameters(layer: nn.LSTM, suffix: str) -> list[nn.Parameter | None]:
-    """W_ih [4H, I], W_hh [4H, H], b_ih [4H], b_hh [4H]; no biases: None."""
+def parameters(layer: nn.LSTM | nn.GRU, suffix: str) -> list[nn.Parameter | None]:
+    """W_ih [4H, I], W_hh [4H, H], b_ih [4H], b_hh [4H], for a GRU 3H; no biases: None."""
     names = ("weight_ih_", "weight_hh_", "bias_ih_", "bias_hh_")
     return [getattr(layer, name + suffix, None) for name in names]
 
 
 class _Direction(Function):
-    """One layer in one direction; `weights` are `_parameters(layer, suffix)`."""
+    """One layer in one direction; `weights` are `parameters(layer, suffix)`."""
 
     @staticmethod
     def forward(
-        ctx: Any, layer: nn.LSTM, suffix: str, x: Tensor, *weights: Tensor | None
+        ctx: Any, layer: nn.LSTM, batch: Batch, suffix: str, x: Tensor, *weights: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         w_ih, w_hh, b_ih, b_hh = weights
         assert w_ih is not None  # the type says so only for biases
@@ -98,7 +120,9 @@ class _Direction(Function):
         bias = None if b_ih is None or b_hh is None else b_ih + b_hh
         kernel = stepwise if x.device.type == "cpu" else fused
         hidden, cell, ctx.gates = kernel(F.linear(x, w_ih, bias), w_hh.detach())
-        ctx.parameters = _parameters(layer, suffix)
+        ctx.layer, ctx.batch = layer, batch
+        batch.paths[layer] = f"materialised, {kernel.__name__} kernel"
+        ctx.parameters = parameters(layer, suffix)
         ctx.save_for_backward(x, hidden, w_ih)
         return hidden, cell
 
@@ -106,25 +130,33 @@ class _Direction(Function):
     def backward(ctx: Any, grad_hidden: Tensor, grad_cell: Tensor) -> Any:
         x, hidden, w_ih = ctx.saved_tensors
         grad_gates = ctx.gates(grad_hidden, grad_cell)
-        _record_sums(ctx.parameters, grad_gates, x, hidden)
-        wanted = grad_gates @ w_ih if ctx.needs_input_grad[2] else None
-        return None, None, wanted, None, None, None, None
+        del ctx.gates  # and with it what the kernel kept
+        _record_sums(ctx.parameters, ctx.batch.units_of(x, dim=1), grad_gates, x, hidden)
+        wanted = grad_gates @ w_ih if ctx.needs_input_grad[3] else None
+        return None, None, None, wanted, None, None, None, None
 
 
 def _record_sums(
-    parameters: list[nn.Parameter | None], grad_gates: Tensor, x: Tensor, hidden: Tensor
+    of: list[nn.Parameter | None], units: Units, grad_gates: Tensor, x: Tensor, hidden: Tensor
 ) -> None:
-    """Per-example gradients of W_ih, W_hh, b_ih and b_hh from the gradient at the gates."""
-    inputs, units = x.shape[2], hidden.shape[2]
-    earlier = F.pad(hidden[:-1], (0, 0, 0, 0, 1, 0))  # the state before the first step is zero
-    factors = torch.cat([x, earlier, torch.ones_like(x[:, :, :1])], dim=2)
-    sums = torch.bmm(factors.permute(1, 2, 0), grad_gates.transpose(0, 1))  # [B, I + H + 1, 4H]
-    of_inputs, of_units, of_ones = torch.split(sums, [inputs, units, 1], dim=1)
-    w_ih, w_hh, b_ih, b_hh = parameters
+    """Gradients of units of W_ih, W_hh, b_ih and b_hh from the gradient at the gates."""
+    inputs, width = x.shape[2], hidden.shape[2]
+    factors = x.new_zeros(*x.shape[:2], inputs + width + 1)
+    factors[:, :, :inputs] = x
+    factors[1:, :, inputs:-1] = hidden[:-1]  # the state before the first step is zero
+    factors[:, :, -1] = 1.0
+    sums = sums_over_time(units, factors, grad_gates)  # [U, I + H + 1, 4H]
+    of_inputs, of_hidden, of_ones = torch.split(sums, [inputs, width, 1], dim=1)
+    w_ih, w_hh, b_ih, b_hh = of
     record(w_ih, Full(of_inputs.transpose(1, 2)))
-    record(w_hh, Full(of_units.transpose(1, 2)))
+    record(w_hh, Full(of_hidden.transpose(1, 2)))
     record(b_ih, Full(of_ones.squeeze(1)))
     record(b_hh, Full(of_ones.squeeze(1)))
+
+
+def sums_over_time(units: Units, factors: Tensor, grad_gates: Tensor) -> Tensor:
+    """Products of factors [T, B, I] and gradients at gates [T, B, 4H], added up, [U, I, 4H]."""
+    return units.sums(torch.bmm(factors.permute(1, 2, 0), grad_gates.transpose(0, 1)))
 
 
 def stepwise(gates: Tensor, w_hh: Tensor) -> tuple[Tensor, Tensor, Backward]:
@@ -155,32 +187,41 @@ def stepwise(gates: Tensor, w_hh: Tensor) -> tuple[Tensor, Tensor, Backward]:
 def _stepwise_backward(
     kept: tuple[Tensor, Tensor, Tensor], w_hh: Tensor, grad_hidden: Tensor, grad_cell: Tensor
 ) -> Tensor:
-    """The gradient at the gates [T, B, 4H], step by step from the last to the first."""
-    gates, cells, squashed = kept
-    steps, examples, units = squashed.shape
-    i, f, g, o = gates.chunk(4, dim=2)
-    # Every derivative that does not depend on the recurrence, for all steps at once.
-    cell_by_hidden = o * (1 - squashed * squashed)
-    out_by_hidden = squashed * o * (1 - o)
-    rest_by_cell = torch.stack(
-        [g * i * (1 - i), cells[:-1] * f * (1 - f), i * (1 - g * g)], dim=2
-    )  # [T, B, 3, H]
-    result = gates.new_empty(steps, examples, 4, units)
-    d_all, d_rest, d_out = (
-        part.unbind(0) for part in (result.flatten(2), result[:, :, :3], result[:, :, 3])
-    )
-    cell_by, out_by, rest_by, forget, given = (
-        part.unbind(0) for part in (cell_by_hidden, out_by_hidden, rest_by_cell, f, grad_hidden)
+    """The gradient at the gates [T, B, 4H], step by step from the last to the first.
+
+    It takes the place of the gates' values, so there is no second way back.
+    """
+    gates = kept[0]
+    by_gate = gates.unflatten(2, (4, -1))
+    d_all, d_rest, d_out, given = (
+        part.unbind(0) for part in (gates, by_gate[:, :, :3], by_gate[:, :, 3], grad_hidden)
     )
     d_hidden, d_cell = given[-1], grad_cell.clone()
-    for t in range(steps - 1, -1, -1):
-        torch.mul(d_hidden, out_by[t], out=d_out[t])
-        d_cell.addcmul_(d_hidden, cell_by[t])
-        torch.mul(d_cell.unsqueeze(1), rest_by[t], out=d_rest[t])
-        d_cell.mul_(forget[t])
-        if t:
-            d_hidden = torch.addmm(given[t - 1], d_all[t], w_hh)
-    return result.flatten(2)
+    for stop in range(len(gates), 0, -_STEPS_AT_ONCE):
+        start = max(0, stop - _STEPS_AT_ONCE)
+        derivatives = (part.unbind(0) for part in _derivatives(kept, start, stop))
+        steps = zip(range(start, stop), *derivatives, strict=True)
+        for t, cell_by, out_by, rest_by, forget in reversed(list(steps)):
+            torch.mul(d_hidden, out_by, out=d_out[t])
+            d_cell.addcmul_(d_hidden, cell_by)
+            torch.mul(d_cell.unsqueeze(1), rest_by, out=d_rest[t])
+            d_cell.mul_(forget)
+            if t:
+                d_hidden = torch.addmm(given[t - 1], d_all[t], w_hh)
+    return gates
+
+
+def _derivatives(kept: tuple[Tensor, Tensor, Tensor], start: int, stop: int) -> tuple[Tensor, ...]:
+    """All that the way back needs of some steps and that does not depend on the recurrence.
+
+    Returns:
+        Derivatives of the hidden state by cell state and output gate, [T, B, H] each, of the cell
+        state by the other gates, [T, B, 3, H], and the forget gate.
+    """
+    gates, cells, squashed = (part[start:stop] for part in kept)
+    i, f, g, o = gates.chunk(4, dim=2)
+    rest_by_cell = torch.stack([g * i * (1 - i), cells * f * (1 - f), i * (1 - g * g)], dim=2)
+    return o * (1 - squashed * squashed), squashed * o * (1 - o), rest_by_cell, f.clone()
 
 
 def fused(projected: Tensor, w_hh: Tensor) -> tuple[Tensor, Tensor, Backward]:

@@ -62,6 +62,8 @@ def cohort_of(request: MaskRequest, *, peers: Sequence[SiteKeys], roster: Roster
     senders = [site for site, _ in request.shares]
     if not known.keys() >= set(senders):
         raise RosterError("A share comes from a site that has no keys in this round.")
+    if len(set(senders)) != len(senders):
+        raise RosterError("One site is counted twice in the cohort.")
     if len(senders) + 1 < roster.threshold:
         raise FloorError(f"The cohort has {len(senders) + 1} sites, {roster.threshold} are needed.")
     return [known[site] for site in senders]
@@ -105,10 +107,11 @@ def check_consistency(request: UnmaskRequest, *, signed: Survivors, roster: Rost
     Raises:
         ConsistencyError: as `SecureSite.unmask` says.
     """
-    if len(request.signatures) < roster.threshold:
+    # Sites, not signatures: one site's signature given several times is one confirmation.
+    confirming = {site for site, _ in request.signatures}
+    if len(confirming) < roster.threshold:
         raise ConsistencyError(
-            f"{len(request.signatures)} sites have confirmed the survivors, {roster.threshold} "
-            "are needed."
+            f"{len(confirming)} sites have confirmed the survivors, {roster.threshold} are needed."
         )
     statement = survivors_statement(signed)
     for site, signature in request.signatures:

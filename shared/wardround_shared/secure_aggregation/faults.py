@@ -16,14 +16,17 @@
     |-- ConsistencyError        the sites did not all sign the same survivor set
     `-- ThresholdError          too few sites left; the round is given up and nothing is revealed
 
-The messages name sites by their index in the roster, never by a value.
+The messages name sites by their index in the roster, never by a value. No other exception leaves
+`SecureSite`, `SecureServer` or what they call, but for those of the register of answers given
+(`OneShots`), which the caller brings. Vectors are made and read outside: `quantise` and
+`dequantise` raise `PrivacyError` and `ProtocolError`.
 """
 
 from wardround_shared.errors import NotEnoughSitesError, PrivacyError
 
 
 class SecureAggregationError(PrivacyError):
-    """Base of the protocol's own errors; no other exception leaves the protocol."""
+    """Base of the protocol's own errors."""
 
 
 class MessageError(SecureAggregationError):

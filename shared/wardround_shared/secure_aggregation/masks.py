@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from wardround_shared.errors import PrivacyError, ProtocolError
+from wardround_shared.secure_aggregation.faults import MessageError
 from wardround_shared.secure_aggregation.streams import KEY_BYTES, Chunk, KeyStream
 
 Vector = NDArray[np.uint32]
@@ -57,13 +57,13 @@ def add_masks(vector: Vector, masks: Sequence[Mask], *, wide: int | None = None)
             default.
 
     Raises:
-        PrivacyError: two masks have the same seed, or a seed is not of 32 bytes.
-        ProtocolError: the vector is not a contiguous uint32 [N].
+        MessageError: two masks have the same seed, a seed is not of 32 bytes, or the vector is not
+            a contiguous uint32 [N].
     """
     rings = _rings(vector, wide)
     seeds = {mask.seed for mask in masks}
     if len(seeds) != len(masks) or any(len(seed) != KEY_BYTES for seed in seeds):
-        raise PrivacyError(
+        raise MessageError(
             "A vector would be masked twice with one seed, or with a malformed one; nothing was "
             "sent, give this round up."
         )
@@ -80,10 +80,10 @@ def add_vector(total: Vector, vector: Vector, *, wide: int | None = None) -> Non
     """Add a vector to a running sum in place, each uint32 [N].
 
     Raises:
-        ProtocolError: they differ in length, or one is not a contiguous uint32 [N].
+        MessageError: they differ in length, or one is not a contiguous uint32 [N].
     """
     if len(vector) != len(total):
-        raise ProtocolError(
+        raise MessageError(
             f"A masked vector has {len(vector)} words, this round's have {len(total)}."
         )
     for ring, addend in zip(_rings(total, wide), _rings(vector, wide), strict=True):
@@ -93,11 +93,11 @@ def add_vector(total: Vector, vector: Vector, *, wide: int | None = None) -> Non
 def _rings(vector: Vector, wide: int | None) -> tuple[NDArray[np.uint32] | NDArray[np.uint16], ...]:
     """The same memory as elements modulo 2^32 and, where there are any, modulo 2^16."""
     if vector.dtype != np.uint32 or vector.ndim != 1 or not vector.flags.c_contiguous:
-        raise ProtocolError("A vector to be masked is not one contiguous array of uint32.")
+        raise MessageError("A vector to be masked is not one contiguous array of uint32.")
     if wide is None or wide == len(vector):
         return (vector,)
     if not 0 <= wide < len(vector):
-        raise ProtocolError(f"A vector of {len(vector)} words cannot have {wide} wide ones.")
+        raise MessageError(f"A vector of {len(vector)} words cannot have {wide} wide ones.")
     return (vector[:wide], vector[wide:].view("<u2"))
 
 

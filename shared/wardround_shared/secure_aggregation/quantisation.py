@@ -48,9 +48,10 @@ class Segment:
     Attributes:
         name: unique in its layout.
         length: V, number of values.
-        bound: largest absolute value at one site; a larger one is clamped and counted.
-        integral: the values are whole numbers and their sum is exact; they keep the 32-bit ring
-            where the others have 16 bits.
+        bound: largest absolute value at one site; a larger one is clamped and counted, or refused
+            if it is a whole number.
+        integral: the values are whole numbers and their sum is exact, so that none may be clamped;
+            they keep the 32-bit ring where the others have 16 bits.
     """
 
     name: str
@@ -195,11 +196,11 @@ def quantise(
         out: uint32 [N], contiguous; overwritten.
 
     Returns:
-        How many values were beyond their bound and clamped.
+        How many values were beyond their bound and clamped; none of them a whole number.
 
     Raises:
-        PrivacyError: a value is not finite, or not whole where the segment says so; `out` is then
-            zero.
+        PrivacyError: a value is not finite, or where the segment says that it is a whole number,
+            is none or beyond its bound; `out` is then zero.
         ProtocolError: values or `out` do not fit the layout.
     """
     if len(values) != len(layout.segments):
@@ -251,6 +252,11 @@ class _Rounding:
         scaled[...] = values
         clamped = 0
         if not _within(values, segment):
+            if segment.integral:
+                raise PrivacyError(
+                    f"A count of {segment.name!r} is beyond the study's public bound of "
+                    f"{segment.bound:.0f}; nothing was sent."
+                )
             clamped = int(np.count_nonzero(np.abs(scaled) > segment.bound))
             np.clip(scaled, -segment.bound, segment.bound, out=scaled)
         if segment.integral and not np.array_equal(np.rint(scaled), scaled):

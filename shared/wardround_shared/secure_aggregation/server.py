@@ -343,8 +343,7 @@ class SecureServer:
 
         Raises:
             ThresholdError: too few answers; the round is given up.
-            ShareError: the shares of a secret do not give the one that was dealt; the round is
-                given up.
+            ShareError: false shares, and too few answers without them; the round is given up.
         """
         current, survivors = self._closed_vectors()
         if not current.confirmed:

@@ -7,20 +7,16 @@
 
 docs/protocol.md gives the state table and says why each check is there. A method either returns
 the one answer or raises a `SecureAggregationError` and leaves the stage as it was; answers to one
-round and the setup of the next do not depend on each other.
+round and the setup of the next do not depend on each other. `mask` comes in two steps, since what
+is to be masked has yet to be worked out: all checks and the one-shot first, then the vector.
 
 Every answer is one-shot. `OneShots` remembers that durably before a method returns; the caller
 writes `to_bytes()` to disk before it sends the answer.
-
-N = words of a vector.
 """
 
 import hashlib
 from collections.abc import Mapping
 from typing import Self, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from wardround_shared.secure_aggregation import keys
 from wardround_shared.secure_aggregation.checks import (
@@ -33,13 +29,13 @@ from wardround_shared.secure_aggregation.codec import Writer
 from wardround_shared.secure_aggregation.faults import (
     ContextError,
     FloorError,
-    MessageError,
     RosterError,
     SpentError,
     StageError,
 )
 from wardround_shared.secure_aggregation.keys import RoundContext
-from wardround_shared.secure_aggregation.masks import Mask, add_masks
+from wardround_shared.secure_aggregation.masks import Mask
+from wardround_shared.secure_aggregation.one_mask import OneMask
 from wardround_shared.secure_aggregation.one_shots import OneShots
 from wardround_shared.secure_aggregation.quantisation import VectorLayout
 from wardround_shared.secure_aggregation.roster import SMALLEST_COHORT, Terms, check_context
@@ -67,7 +63,6 @@ from wardround_shared.secure_aggregation.wire import (
     Advertisements,
     Confirmation,
     KeysRequest,
-    MaskedVector,
     MaskRequest,
     SealedShares,
     SiteKeys,
@@ -232,44 +227,41 @@ class SecureSite:
     # --- the round ----------------------------------------------------------------------------
 
     def mask(
-        self,
-        request: MaskRequest,
-        *,
-        layout: VectorLayout,
-        model_digest: bytes,
-        vector: NDArray[np.uint32],
-    ) -> MaskedVector:
-        """Mask the one vector of this round; the site's own secrets are forgotten.
+        self, request: MaskRequest, *, layout: VectorLayout, model_digest: bytes, question: bytes
+    ) -> OneMask:
+        """Check everything, spend the right to this round's one vector, and make its masks.
+
+        None of this needs the vector, nor the data that it is made of: they are touched after.
+        The site's own secrets are forgotten.
 
         Args:
             request: as received.
             layout: of the vector, as this site has worked it out from the study.
             model_digest: SHA-256 of the model (or request) that this site has received.
-            vector: uint32 [N], quantised; overwritten with the masked vector.
+            question: what the vector will answer, 32 bytes; not twice in a run, whatever the
+                round. Two sums of the same values with one site less in the second would lay
+                that site's values open.
 
         Raises:
             ContextError: another study, run, round, roster, model or layout.
             StageError: no shares are out for this round.
-            MessageError: the vector does not fit the layout.
             RosterError: a share from a site without keys in this round.
             FloorError: a cohort below the threshold.
             ShareError: a share that its sender has not sealed for this site.
-            SpentError: answered before.
+            SpentError: answered before, the round or the question.
         """
         number = request.context.round
         context = self._terms.masking(number, layout=layout, model_digest=model_digest)
         check_context(request.context, context)
         stage = self._stage(number, Shared)
-        if vector.shape != (layout.words,) or vector.dtype != np.uint32:
-            raise MessageError("The vector to be masked does not fit the round's layout.")
         peers = cohort_of(request, peers=stage.peers, roster=self._roster)
         shares = self._open(request, stage, peers)
         masks = self._masks(stage.secrets, peers, context)
+        self._spend_question(question)
         self._spend("mask", number)
-        add_masks(vector, masks, wide=layout.wide)
         self._stages = {n: kept for n, kept in self._stages.items() if n > number}
         self._stages[number] = Masked(context=context, shares=shares)
-        return MaskedVector(context=context, vector=vector)
+        return OneMask(context=context, layout=layout, masks=masks)
 
     def sign(self, message: Survivors) -> Confirmation:
         """Sign the one survivor set of this round.
@@ -376,12 +368,24 @@ class SecureSite:
 
     def _spend(self, answer: str, number: int) -> None:
         """Burn the right to this answer, durably, before it can leave."""
+        self._one_shots.spend(self._token(answer, number.to_bytes(4, "big")))
+
+    def _spend_question(self, question: bytes) -> None:
+        """Burn the right to answer a question in this run."""
+        try:
+            self._one_shots.spend(self._token("question", question))
+        except SpentError as error:
+            raise SpentError(
+                "This site has answered that question in this run before; each is answered once."
+            ) from error
+
+    def _token(self, answer: str, about: bytes) -> bytes:
         writer = Writer()
         writer.text(f"wardround/secure-aggregation/1/once/{answer}")
         for text in (self._terms.study_id, self._terms.run, self._site):
             writer.text(text)
-        writer.u32(number)
-        self._one_shots.spend(hashlib.sha256(writer.finish()).digest())
+        writer.fixed(about, len(about))
+        return hashlib.sha256(writer.finish()).digest()
 
     def _enter(self, number: int, stage: Stage) -> None:
         """Keep the two latest rounds: the one under way and the one being set up."""

@@ -20,6 +20,7 @@ from wardround_shared.study.data import (
     TableData,
     WfdbData,
 )
+from wardround_shared.study.disclosure import Disclosure, disclosures
 from wardround_shared.study.document import (
     Identity,
     Study,
@@ -64,6 +65,7 @@ __all__ = [
     "Crop",
     "Data",
     "DicomData",
+    "Disclosure",
     "Feature",
     "Histogram",
     "Identity",
@@ -95,6 +97,7 @@ __all__ = [
     "WfdbData",
     "Window",
     "check_study",
+    "disclosures",
     "load_study",
     "parse_study",
 ]

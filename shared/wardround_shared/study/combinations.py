@@ -32,11 +32,6 @@ def check_combinations(study: Study, origin: str) -> None:
         UnsupportedError: not in this version.
         StudyError: naming `origin`, key, value and what to do.
     """
-    if study.privacy.private and study.privacy.unit == "patient":
-        raise UnsupportedError(
-            f"{origin}: privacy.unit: this version protects single records only; "
-            'write unit = "record", or mechanism = "none" to train without protection.'
-        )
     task, source = study.study.task, study.data.source
     if task == "text-classification":
         raise UnsupportedError(f"{origin}: study.task: this version has no text models yet.")

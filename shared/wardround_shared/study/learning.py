@@ -45,7 +45,7 @@ class Training(Section):
     """`[training]`: what a site does in a round, and how the server steps.
 
     Attributes:
-        batch_size: examples a step; under DP the expected number (Poisson sampling).
+        batch_size: examples a step; under DP the expected number of units (Poisson sampling).
         learning_rate_schedule: over the planned rounds; `cosine` falls to zero.
         class_weights: `balanced` weighs the loss by the class counts summed over all sites.
         proximal: mu of fedprox (Li et al. 2020); only with that strategy.
@@ -78,8 +78,10 @@ class Privacy(Section):
     """`[privacy]`: mechanism `none` has to be written out and is shown everywhere.
 
     Attributes:
+        unit: whose presence is hidden: a patient with all records, or one record.
         epsilon: for the whole planned study at one site, at the given delta.
-        max_grad_norm: L2 bound on one unit's gradient.
+        max_grad_norm: L2 bound on one unit's gradient, summed over the unit's examples.
+        examples_per_patient: so many of a patient's examples, chosen at random, enter a step.
     """
 
     mechanism: Literal["dp-sgd", "none"]
@@ -87,6 +89,7 @@ class Privacy(Section):
     epsilon: float = Field(default=8.0, gt=0)
     delta: float = Field(default=1e-5, gt=0, lt=1)
     max_grad_norm: float = Field(default=1.0, gt=0)
+    examples_per_patient: int = Field(default=16, ge=1, le=1024)
 
     @property
     def private(self) -> bool:

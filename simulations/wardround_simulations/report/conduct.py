@@ -34,6 +34,7 @@ def privacy(run: Run) -> Markup:
                 "No differential privacy was used (mechanism = none). Nothing bounds what the "
                 "model may reveal about a single patient."
             ),
+            *_disclosures(run),
         )
     rows = [
         (
@@ -57,7 +58,42 @@ def privacy(run: Run) -> Markup:
         f"{figure(promised.planned_epsilon, '.3g')} at delta {figure(promised.delta, '.3g')}"
     )
     shown = table(f"Privacy spent in this run ({promise})", head, rows)
-    return section("Privacy", folded(shown, len(rows)), definitions(_privacy_words(run)))
+    return section(
+        "Privacy",
+        folded(shown, len(rows)),
+        *_ledgers(run),
+        *_disclosures(run),
+        definitions(_privacy_words(run)),
+    )
+
+
+def _ledgers(run: Run) -> list[Markup]:
+    """What each site's ledger holds after the run, over all studies."""
+    books = sorted(run.privacy.ledger.items())
+    if not books:
+        return []
+    rows = [
+        (
+            site,
+            figure(book.cap),
+            figure(book.delta, ".3g"),
+            figure(book.spent),
+            figure(book.left),
+        )
+        for site, book in books
+    ]
+    head = ("Site", "Cap of epsilon", "At delta", "Spent in all studies", "Left")
+    return [folded(table("The sites' ledgers after this run", head, rows), len(rows))]
+
+
+def _disclosures(run: Run) -> list[Markup]:
+    """What left the sites beside what epsilon covers."""
+    told = run.privacy.disclosures
+    if not told:
+        return []
+    rows = [(one.what, one.purpose, one.form) for one in told]
+    head = ("What left a site and is outside epsilon", "What for", "How")
+    return [table("Disclosure statement", head, rows, text_columns=3)]
 
 
 def participation(run: Run) -> Markup:
@@ -197,8 +233,6 @@ def _privacy_words(run: Run) -> dict[str, str]:
     return {
         "Epsilon": f"how much one {unit} may change what the model can reveal; smaller is more "
         "private.",
-        "Outside epsilon": f"not covered: {', '.join(run.privacy.outside) or 'not said'}. What is "
-        "sent of it is exact; with secure aggregation it is known as sums over sites only.",
         "Delta": "probability with which the bound may fail.",
         "Unit": f"whose contribution is hidden: here one {unit}"
         + (
@@ -207,7 +241,8 @@ def _privacy_words(run: Run) -> dict[str, str]:
             else "."
         ),
         "PRV and RDP bound": "epsilon computed by two methods (privacy random variables, Rényi "
-        "differential privacy); the tighter PRV counts unless they contradict each other.",
+        "differential privacy); the larger one counts.",
         "Noise multiplier": "noise added to each step, in units of the clipping bound.",
-        "Sample rate": "probability with which a record enters a step.",
+        "Sample rate": f"probability with which a {unit} enters a step.",
+        "Ledger": "each site keeps an account over all studies, and refuses what passes its cap.",
     }

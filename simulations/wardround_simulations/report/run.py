@@ -46,6 +46,25 @@ class Spent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Book:
+    """A site's ledger after the run: its population's cap, what is spent of it, what is left."""
+
+    cap: float
+    delta: float
+    spent: float
+    left: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disclosure:
+    """One thing that sites gave away and epsilon does not cover."""
+
+    what: str
+    purpose: str
+    form: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Privacy:
     """What was promised and what was spent."""
 
@@ -54,7 +73,8 @@ class Privacy:
     delta: float | None
     planned_epsilon: float | None
     spent: Mapping[str, Spent]
-    outside: tuple[str, ...]
+    ledger: Mapping[str, Book]
+    disclosures: tuple[Disclosure, ...]
     injected_noise: bool
 
     @property
@@ -310,7 +330,14 @@ def _privacy(content: Mapping[str, Any], noise: object) -> Privacy:
         delta=_number(content.get("delta")),
         planned_epsilon=_number(content.get("planned_epsilon")),
         spent=spent,
-        outside=tuple(str(what) for what in content.get("outside") or ()),
+        ledger={
+            site: Book(**{key: float(book[key]) for key in ("cap", "delta", "spent", "left")})
+            for site, book in (content.get("ledger") or {}).items()
+        },
+        disclosures=tuple(
+            Disclosure(**{key: str(told[key]) for key in ("what", "purpose", "form")})
+            for told in content.get("disclosures") or ()
+        ),
         # Fail closed: noise of unknown origin is not taken for real noise.
         injected_noise=noise != "system",
     )

@@ -1,4 +1,4 @@
-"""The slow truth: one example at a time through plain PyTorch."""
+"""The slow truth: one example, or one patient, at a time through plain PyTorch."""
 
 import copy
 
@@ -8,18 +8,24 @@ import torch
 
 def _example_gradients(module, inputs, loss):
     """Gradient of loss(module(*example)) for each example: {name: [B, *shape]}."""
+    return _patient_gradients(module, inputs, loss, torch.arange(len(inputs[0])))
+
+
+def _patient_gradients(module, inputs, loss, patients):
+    """Gradient of loss(module(*examples), examples) for each patient: {name: [U, *shape]}."""
     module = copy.deepcopy(module)
     names = [name for name, p in module.named_parameters() if p.requires_grad]
     rows = []
-    for b in range(len(inputs[0])):
+    for patient in patients.unique():
         module.zero_grad()
-        loss(module(*(x[b : b + 1] for x in inputs)), slice(b, b + 1)).backward()
+        theirs = patients == patient
+        loss(module(*(x[theirs] for x in inputs)), theirs).backward()
         rows.append({n: p.grad.clone() for n, p in module.named_parameters() if n in names})
     return {name: torch.stack([row[name] for row in rows]) for name in names}
 
 
 def _clipped_sum(gradients, bound):
-    """Sum over examples of gradients clipped to `bound`, by the definition: {name: [*shape]}."""
+    """Sum over units of gradients clipped to `bound`, by the definition: {name: [*shape]}."""
     size = len(next(iter(gradients.values())))
     norms = torch.stack(
         [
@@ -34,6 +40,11 @@ def _clipped_sum(gradients, bound):
 @pytest.fixture(scope="session")
 def example_gradients():
     return _example_gradients
+
+
+@pytest.fixture(scope="session")
+def patient_gradients():
+    return _patient_gradients
 
 
 @pytest.fixture(scope="session")

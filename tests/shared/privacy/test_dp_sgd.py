@@ -1,4 +1,4 @@
-"""DP-SGD under attack: what one example can do, what the noise hides, what is refused."""
+"""DP-SGD under attack: what one unit can do, what the noise hides, what is refused."""
 
 import copy
 import itertools
@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from scipy import stats
@@ -13,7 +15,9 @@ from torch import nn
 from torch.nn import functional
 
 from wardround_shared.errors import PrivacyError
-from wardround_shared.privacy import DpSgd, InjectedNoise, SystemNoise, poisson_batches
+from wardround_shared.models import build_model
+from wardround_shared.privacy import DpSgd, InjectedNoise, SystemNoise
+from wardround_shared.study import Cnn, Lstm, Mlp
 
 BOUND = 0.5
 EXPECTED = 8.0
@@ -64,6 +68,10 @@ def cnn():
 
 
 MODELS = {
+    "wide": (
+        lambda: nn.Sequential(nn.Linear(300, 200), nn.ReLU(), nn.Linear(200, 3)),
+        lambda n: (torch.randn(n, 300),),
+    ),
     "mlp": (
         lambda: nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)),
         lambda n: (torch.randn(n, 5),),
@@ -88,27 +96,55 @@ def flat(module):
     return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
-def sgd(module, **settings):
-    return torch.optim.SGD(module.parameters(), lr=1.0, **settings)
+def sgd(module):
+    return torch.optim.SGD(module.parameters(), lr=1.0)
 
 
 def opened(module, optimiser=None, noise=None, **changes):
-    settings = {
+    values = {
         "noise_multiplier": NOISE,
         "max_grad_norm": BOUND,
         "expected_batch_size": EXPECTED,
         "noise": noise or NoNoise(),
     }
-    return DpSgd(module, optimiser or sgd(module), **settings | changes)
+    return DpSgd(module, optimiser or sgd(module), **values | changes)
 
 
-def released(module, inputs, labels, loss=cross_entropy, noise=None, **changes):
+def released(module, inputs, labels, loss=cross_entropy, *, noise=None, patients=None, **changes):
     """What one step adds to the parameters, as (sum + noise): learning rate 1, undone division."""
     module = copy.deepcopy(module)
     before = flat(module).double()
     with opened(module, noise=noise, **changes) as private:
-        private.step(inputs, labels, loss)
+        private.step(inputs, labels, loss, patients)
     return (before - flat(module).double()) * EXPECTED
+
+
+def without(inputs, labels, patients, left_out):
+    """The batch without one patient."""
+    kept = patients != left_out
+    return tuple(x[kept] for x in inputs), labels[kept], patients[kept]
+
+
+def distance(module, inputs, labels, patients, left_out, **changes):
+    """How far one patient moves the sum before noise."""
+    rest_inputs, rest_labels, rest = without(inputs, labels, patients, left_out)
+    whole = released(module, inputs, labels, patients=patients, **changes)
+    part = released(module, rest_inputs, rest_labels, patients=rest, **changes)
+    return (whole - part).norm().item()
+
+
+def summed(module, inputs, labels, loss=cross_entropy, **changes):
+    """The gradient that the wrapped optimiser gets, undone division: not rounded as parameters."""
+    patients = changes.pop("patients", None)
+    module, found = copy.deepcopy(module), []
+    with opened(module, **changes) as private:
+        private._optimiser.original_optimizer.register_step_pre_hook(
+            lambda o, *_: found.append(
+                torch.cat([p.grad.flatten() for p in o.param_groups[0]["params"]])
+            )
+        )
+        private.step(inputs, labels, loss, patients)
+    return found[0].double() * EXPECTED
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -173,6 +209,155 @@ class TestSum:
             module(*inputs)
             private.step(inputs, labels, cross_entropy)
         torch.testing.assert_close((before - flat(module).double()) * EXPECTED, expected)
+
+
+@pytest.mark.parametrize("name", MODELS)
+class TestPatients:
+    @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        patients=st.lists(st.integers(-3, 3), min_size=1, max_size=9), log_bound=st.integers(-3, 3)
+    )
+    def test_sum_is_that_of_clipped_gradients_of_patients(
+        self, name, patients, log_bound, patient_gradients, clipped_sum
+    ):
+        patients, bound = torch.tensor(patients), 10.0**log_bound
+        module, inputs, labels = setting(name, n=len(patients))
+        gradients = patient_gradients(
+            module,
+            inputs,
+            lambda out, b: functional.cross_entropy(out, labels[b], reduction="sum"),
+            patients,
+        )
+        truth = torch.cat([g.flatten() for g in clipped_sum(gradients, bound).values()])
+        gradient = summed(module, inputs, labels, patients=patients, max_grad_norm=bound)
+        assert (gradient - truth).norm() <= 1e-5 * truth.norm()
+
+    def test_everybody_alone_is_the_record_unit(self, name):
+        module, inputs, labels = setting(name)
+        alone = released(module, inputs, labels, patients=torch.tensor([5, -1, 3, 0, 9, 7]))
+        torch.testing.assert_close(alone, released(module, inputs, labels), rtol=1e-4, atol=1e-5)
+
+    def test_the_order_of_examples_changes_nothing(self, name):
+        module, inputs, labels = setting(name)
+        patients = torch.tensor([1, 2, 1, 0, 2, 2])
+        order = torch.tensor([4, 0, 3, 5, 2, 1])
+        whole = released(module, inputs, labels, patients=patients)
+        mixed = released(
+            module, tuple(x[order] for x in inputs), labels[order], patients=patients[order]
+        )
+        torch.testing.assert_close(mixed, whole, rtol=1e-5, atol=1e-5)
+
+    def test_splitting_a_batch_splits_no_patient(self, name):
+        module, inputs, labels = setting(name)
+        patients = torch.tensor([1, 2, 1, 0, 2, 2])
+        whole = released(module, inputs, labels, patients=patients)
+        for size in (1, 2, 3, 4, 5):
+            parts = released(module, inputs, labels, patients=patients, max_physical_batch=size)
+            torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-5)
+
+    def test_one_patient_changes_the_sum_by_at_most_the_bound(self, name):
+        module, inputs, labels = setting(name)
+        patients = torch.tensor([1, 2, 1, 0, 2, 2])
+        for left_out in range(3):
+            assert distance(module, inputs, labels, patients, left_out) <= BOUND * (1 + 1e-5)
+
+    def test_a_patient_with_all_examples_is_held_by_the_bound(self, name):
+        module, inputs, labels = setting(name)
+        patients = torch.full((6,), 4)
+        assert released(module, inputs, labels, patients=patients).norm() <= BOUND * (1 + 1e-5)
+
+    def test_nobody_moves_nothing(self, name):
+        module, inputs, labels = setting(name, n=0)
+        nobody = torch.empty(0, dtype=torch.int64)
+        assert released(module, inputs, labels, patients=nobody).norm() == 0
+
+    def test_nothing_of_examples_is_left_behind(self, name):
+        module, inputs, labels = setting(name)
+        with opened(module) as private:
+            private.step(inputs, labels, cross_entropy, torch.tensor([1, 2, 1, 0, 2, 2]))
+            for p in module.parameters():
+                assert p.grad is None
+                assert p.grad_sample is None
+            assert not any("activations" in vars(m) for m in module.modules())
+            assert private._module.batch.units is None
+            assert not private._module.batch.uses
+            assert private._optimiser._sum is None
+
+
+STUDY_MODELS = {
+    "mlp": (Mlp(name="mlp", hidden=(32, 16)), ((13,), (4,))),
+    "cnn": (Cnn(name="cnn", width=8), ((1, 20, 24),)),  # channels last in memory
+    "lstm": (Lstm(name="lstm", hidden=16, layers=2), ((2, 20), (3,))),
+    "lstm with a front": (
+        Lstm(name="lstm", hidden=16, bidirectional=True, front=12),
+        ((2, 40),),
+    ),
+}
+
+
+@pytest.mark.parametrize("sizes", [(1,) * 10, (2,) * 5, (4, 1, 3, 2), (10,)], ids=str)
+@pytest.mark.parametrize("name", STUDY_MODELS)
+def test_a_studys_model_is_clipped_by_patient(name, sizes, patient_gradients, clipped_sum):
+    torch.manual_seed(3)
+    model, shapes = STUDY_MODELS[name]
+    module = build_model(model, shapes, 3)
+    inputs, labels = tuple(torch.randn(10, *shape) for shape in shapes), torch.randint(0, 3, (10,))
+    patients = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    gradients = patient_gradients(
+        module,
+        inputs,
+        lambda out, b: functional.cross_entropy(out, labels[b], reduction="sum"),
+        patients,
+    )
+    for bound in (0.01, 1.0, 100.0):
+        truth = torch.cat([g.flatten() for g in clipped_sum(gradients, bound).values()])
+        found = summed(module, inputs, labels, patients=patients, max_grad_norm=bound)
+        assert (found - truth).norm() <= 1e-5 * truth.norm()
+
+
+class TestOneHugePatient:
+    @pytest.mark.parametrize("name", ["mlp", "wide", "cnn", "lstm"])
+    @pytest.mark.parametrize("scale", [1.0, 1e3, 1e6])
+    def test_a_hundred_examples_are_held_by_the_bound(self, name, scale):
+        module, inputs, labels = setting(name, n=106)
+        patients = torch.cat([torch.tensor([1, 2, 1, 0, 2, 2]), torch.full((100,), 7)])
+        inputs[0][6:] *= scale
+        assert distance(module, inputs, labels, patients, 7) <= BOUND * (1 + 1e-4)
+
+    @pytest.mark.parametrize("name", ["mlp", "wide", "cnn"])
+    @pytest.mark.parametrize("rest", [0.0, 1e-6, 1e-4, 1e-2])
+    def test_huge_examples_that_cancel_are_held_by_the_bound(self, name, rest):
+        # Their sum is small and their products are huge: where norms come from products, rounding
+        # must not make them vanish.
+        module, inputs, labels = setting(name, n=20)
+        inputs[0][1::2] = inputs[0][::2]
+        signs = torch.tensor([1.0, -1.0]).repeat(10) * 1e5
+        signs[1::2] *= 1.0 + rest
+
+        def loss(output, labels):
+            return cross_entropy(output, labels[::2].repeat_interleave(2)) * signs
+
+        gradient = summed(module, inputs, labels, loss, patients=torch.zeros(20, dtype=torch.int64))
+        assert gradient.norm() <= BOUND * (1 + 1e-6)
+
+    def test_does_not_silence_the_others(self):
+        module, inputs, labels = setting()
+        patients = torch.tensor([0, 0, 0, 1, 1, 2])
+        rest = released(module, *without(inputs, labels, patients, 0)[:2],
+                        patients=patients[3:])  # fmt: skip
+        inputs[0][:3] *= 1e6
+        alone = released(module, tuple(x[:3] for x in inputs), labels[:3], patients=patients[:3])
+        together = released(module, inputs, labels, patients=patients)
+        torch.testing.assert_close(together, alone + rest, rtol=1e-4, atol=1e-4)
+
+
+def test_the_paths_of_all_layers_are_told():
+    module, inputs, labels = setting("mixed")
+    with opened(module) as private:
+        private.step(inputs, labels, cross_entropy, torch.tensor([1, 2, 1, 0, 2, 2]))
+        paths = dict(private.paths())
+    assert paths["embedding"] == paths["norm"] == "Opacus' hooks"
+    assert paths["dense"].startswith("book-keeping")
 
 
 # Opacus has no nn.LSTM; test_recurrent.py compares ours with its DPLSTM.
@@ -396,44 +581,33 @@ class TestRefusals:
         with pytest.raises(ValueError, match="exactly"):
             opened(module, torch.optim.SGD(list(module.parameters())[:-1], lr=1.0))
 
+    def test_patients_of_other_examples(self):
+        module, inputs, labels = setting()
+        with opened(module) as private, pytest.raises(ValueError, match="as many patients"):
+            private.step(inputs, labels, cross_entropy, torch.zeros(5, dtype=torch.int64))
+
+    def test_a_model_that_folds_examples_into_other_dimensions(self):
+        class Folded(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.dense = nn.Linear(5, 3)
+
+            def forward(self, x):
+                return self.dense(x.view(-1, 5)).view(len(x), -1, 3).mean(dim=1)
+
+        module, labels = Folded(), torch.tensor([0, 1])
+        with opened(module) as private, pytest.raises(PrivacyError, match="sees 4 examples"):
+            private.step((torch.randn(2, 10),), labels, cross_entropy)
+
+    def test_a_dense_layers_output_that_is_changed_in_place(self):
+        _, inputs, labels = setting()
+        module = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3), nn.ReLU(inplace=True))
+        with opened(module) as private, pytest.raises(RuntimeError, match="in place"):
+            private.step(inputs, labels, cross_entropy)
+
     def test_two_at_once_on_one_module(self):
         module, inputs, labels = setting()
         with opened(module) as private:
             with pytest.raises(ValueError, match="twice"):
                 opened(module)
             private.step(inputs, labels, cross_entropy)
-
-
-class TestPoissonSampling:
-    def batches(self, n=50, rate=0.2, steps=4000, noise=None):
-        return list(poisson_batches(n, rate, steps, noise or InjectedNoise(5)))
-
-    def test_each_example_is_drawn_at_the_rate_and_independently(self):
-        drawn = torch.zeros(4000, 50, dtype=torch.float64)
-        for step, batch in enumerate(self.batches()):
-            drawn[step, batch] = 1.0
-        assert drawn.mean().item() == pytest.approx(0.2, abs=0.005)
-        assert stats.chisquare(drawn.sum(dim=0).numpy()).pvalue > 1e-6
-        # A batch's size is binomial, so its variance is n q (1 - q); fixed sizes would have none.
-        assert drawn.sum(dim=1).var().item() == pytest.approx(50 * 0.2 * 0.8, rel=0.1)
-
-    def test_indices_are_sorted_distinct_integers(self):
-        for batch in self.batches(steps=50):
-            assert batch.dtype == torch.int64
-            assert torch.equal(batch, batch.unique())
-
-    def test_a_rate_of_one_draws_everybody(self):
-        assert all(len(batch) == 50 for batch in self.batches(rate=1.0, steps=20))
-
-    def test_small_rates_draw_empty_batches_and_count_them_as_steps(self):
-        batches = self.batches(n=3, rate=0.05, steps=200)
-        assert len(batches) == 200
-        assert any(len(batch) == 0 for batch in batches)
-
-    def test_nobody_there(self):
-        assert [len(b) for b in self.batches(n=0, steps=3)] == [0, 0, 0]
-
-    @pytest.mark.parametrize("rate", [0.0, -0.1, 1.1, math.nan])
-    def test_a_rate_that_is_no_probability_is_refused(self, rate):
-        with pytest.raises(PrivacyError):
-            self.batches(rate=rate)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from secure_cohort import MODEL, Cohort, names
+from secure_cohort import MODEL, Cohort, names, question_of, ring_sum
 
 from wardround_shared.secure_aggregation import wire
 from wardround_shared.secure_aggregation.faults import (
@@ -357,9 +357,7 @@ def test_the_same_round_asked_twice_with_one_site_less():
     with pytest.raises(SpentError):
         cohort.ask_mask(ME, less)
     with pytest.raises(SpentError):  # nor with the state restored that has not answered yet
-        cohort.restored(ME, before[ME]).mask(
-            less, layout=cohort.layout, model_digest=MODEL, vector=cohort.vectors()[ME].copy()
-        )
+        cohort.accept(cohort.restored(ME, before[ME]), less)
 
 
 def test_the_same_survivors_asked_twice_with_one_site_less():
@@ -384,6 +382,27 @@ def test_one_mask_never_covers_two_vectors():
         cohort.restored(ME, fresh[ME]).advertise(request)
 
 
+def test_one_signature_given_several_times_is_one_confirmation():
+    cohort = Cohort(4)
+    message = masked(cohort)
+    signature = cohort.ask(ME, "sign", message).signature
+    # As a message in memory: encoded, such a list is refused before.
+    request = wire.UnmaskRequest(context=message.context, signatures=((0, signature),) * 3)
+    with pytest.raises(ConsistencyError, match="1 sites have confirmed"):
+        cohort.restored(ME).unmask(request)
+    with pytest.raises(MessageError):
+        encode(request)
+
+
+def test_one_site_given_several_times_makes_no_cohort():
+    cohort = Cohort(4)
+    cohort.bootstrap()
+    request = cohort.open_round()[ME]
+    twice = changed(request, shares=(request.shares[0], request.shares[0]))
+    with pytest.raises(RosterError, match="twice"):
+        cohort.accept(cohort.restored(ME), twice)
+
+
 # --- replay -------------------------------------------------------------------------------------
 
 
@@ -404,8 +423,7 @@ def test_replay_from_another_run_or_study(other):
     here, there = Cohort(4), Cohort(4, **other)
     here.bootstrap()
     there.bootstrap()
-    vector = np.zeros(5, np.uint32)
-    arguments = {"layout": here.layout, "model_digest": MODEL, "vector": vector}
+    arguments = {"layout": here.layout, "model_digest": MODEL, "question": question_of(1)}
     refused("mask", there.open_round()[ME], **arguments)
     here.mask(here.vectors())
     here_set, there_set = here.server.close_vectors(), masked(Cohort(4, **other))
@@ -478,12 +496,7 @@ def test_a_model_of_its_own_for_one_site():
     special = cohort.terms.masking(1, layout=cohort.layout, model_digest=b"x" * 32)
     cohort.restored(ME)
     site = cohort.restored(ME)
-    site.mask(
-        changed(requests[ME], context=special),
-        layout=cohort.layout,
-        model_digest=b"x" * 32,
-        vector=cohort.vectors()[ME].copy(),
-    )
+    cohort.accept(site, changed(requests[ME], context=special), model=b"x" * 32)
     cohort.disk[ME] = site.to_bytes()
     for name in cohort.names[1:]:
         cohort.ask_mask(name, requests[name])
@@ -560,22 +573,63 @@ def test_a_share_that_a_colluding_site_has_dealt_wrongly(dealt):
         cohort.ask_mask(ME, request)
 
 
+def unmasked(cohort, kind, liars, dropped):
+    """The round closed after these sites have sent a wrong share of the first secret."""
+    cohort.bootstrap()
+    vectors = cohort.vectors()
+    cohort.mask(vectors, dropped)
+    cohort.sign()
+    request = cohort.server.close_confirmations()
+    for place, name in enumerate(cohort.server.confirmed):
+        answer = cohort.ask(name, "unmask", request)
+        if name in liars:
+            # Each lies in another bit: equal errors can cancel, and the secret be true again.
+            (owner, share), *rest = getattr(answer, kind)
+            answer = changed(answer, **{kind: ((owner, flipped(share, -1 - place)), *rest)})
+        cohort.server.take_answer(name, answer)
+    kept = [vectors[name] for name in cohort.names if name not in dropped]
+    return cohort.server.close_round(), ring_sum(kept, cohort.layout)
+
+
 @pytest.mark.parametrize("kind", ["self_seeds", "masking_keys"])
 def test_an_unmask_answer_tampered_with(kind):
     """A wrong share would silently give a wrong sum; the commitment and public key show it."""
-    cohort = Cohort(4)
+    with pytest.raises(ShareError, match="do not give the secret"):
+        unmasked(Cohort(4), kind, liars={ME}, dropped={LAST})
+
+
+@pytest.mark.parametrize("kind", ["self_seeds", "masking_keys"])
+@pytest.mark.parametrize("liars", [{0}, {3}, {7}, {0, 1}, {2, 7}, {0, 7}])
+def test_false_shares_are_left_out_as_long_as_enough_true_ones_remain(kind, liars):
+    """Ten sites, seven are needed and nine answer: two may lie."""
+    cohort = Cohort(10)
+    lying = {cohort.names[place] for place in liars}
+    total, plain = unmasked(cohort, kind, lying, dropped={cohort.names[9]})
+    assert np.array_equal(total.total, plain)
+
+
+def test_sites_that_lie_about_different_secrets_are_all_left_out():
+    cohort = Cohort(10)
     cohort.bootstrap()
-    cohort.mask(cohort.vectors(), {LAST})
+    vectors = cohort.vectors()
+    cohort.mask(vectors)
     cohort.sign()
     request = cohort.server.close_confirmations()
-    for name in cohort.server.confirmed:
+    for place, name in enumerate(cohort.server.confirmed):
         answer = cohort.ask(name, "unmask", request)
-        if name == ME:
-            (owner, share), *rest = getattr(answer, kind)
-            answer = changed(answer, **{kind: ((owner, flipped(share)), *rest)})
+        seeds = answer.self_seeds
+        if place < 3:
+            owner, share = seeds[place]
+            answer = changed(answer, self_seeds=at(seeds, place, (owner, flipped(share))))
         cohort.server.take_answer(name, answer)
-    with pytest.raises(ShareError, match="do not give the secret"):
-        cohort.server.close_round()
+    total = cohort.server.close_round().total
+    assert np.array_equal(total, ring_sum(vectors.values(), cohort.layout))
+
+
+def test_one_lie_too_many_gives_the_round_up():
+    cohort = Cohort(10)
+    with pytest.raises(ShareError):
+        unmasked(cohort, "self_seeds", set(cohort.names[:4]), dropped=set())
 
 
 def test_a_commitment_fits_one_seed_round_and_site():
@@ -598,12 +652,12 @@ def test_a_commitment_fits_one_seed_round_and_site():
 def test_damaged_messages(damage):
     cohort = Cohort(4)
     data = encode(advertised(cohort))
-    damaged = {
-        "truncated": data[:-1],
-        "oversized": data + bytes(wire.MAX_BYTES),
-        "malformed": b"no" + data[2:],
+    damaged, why = {
+        "truncated": (data[:-1], "truncated"),
+        "oversized": (data + bytes(wire.MAX_BYTES), "longer than any"),
+        "malformed": (b"no" + data[2:], "none of secure aggregation"),
     }[damage]
-    with pytest.raises(MessageError):
+    with pytest.raises(MessageError, match=why):
         decode(damaged, wire.Advertisements)
 
 

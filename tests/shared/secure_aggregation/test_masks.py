@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from wardround_shared.errors import PrivacyError, ProtocolError
 from wardround_shared.secure_aggregation import masks as module
+from wardround_shared.secure_aggregation.faults import MessageError
 from wardround_shared.secure_aggregation.masks import Mask, add_mask, add_masks, add_vector
 from wardround_shared.secure_aggregation.streams import KeyStream
 
@@ -126,20 +126,20 @@ def test_one_seed_twice_is_refused_and_nothing_is_masked():
     # Added and subtracted, it would cancel and leave the vector in clear.
     vector = zeros(4)
     mask = Mask(seed=b"k" * 32, negate=False)
-    with pytest.raises(PrivacyError, match="twice"):
+    with pytest.raises(MessageError, match="twice"):
         add_masks(vector, [mask, Mask(seed=b"k" * 32, negate=True)])
     assert not vector.any()
 
 
 @pytest.mark.parametrize("vector", [np.zeros(4), zeros(8)[::2], zeros(4).reshape(2, 2)])
 def test_only_a_contiguous_vector_of_words_is_masked(vector):
-    with pytest.raises(ProtocolError):
+    with pytest.raises(MessageError):
         add_mask(vector, b"k" * 32, negate=False)
 
 
 def test_vectors_of_different_length_are_not_added():
     for other in (1, 3):
-        with pytest.raises(ProtocolError, match="words"):
+        with pytest.raises(MessageError, match="words"):
             add_vector(zeros(2), zeros(other))
 
 

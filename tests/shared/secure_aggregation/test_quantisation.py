@@ -220,12 +220,21 @@ class TestRefusals:
 class TestClamping:
     def test_clamped_values_are_counted_and_carry_the_bound(self):
         form = layout(delta(5, 0.5), counts(2, 10.0))
-        parts = [np.array([0.5, 0.51, -9.0, 0.0, -0.5]), np.array([11.0, -10.0])]
+        parts = [np.array([0.5, 0.51, -9.0, 0.0, -0.5]), np.array([10.0, -10.0])]
         vector, clamped = quantised(parts, form)
-        assert clamped == 3
+        assert clamped == 2
         back = dequantise(vector, form, 1)
         assert back[0].tolist() == [0.5, 0.5, -0.5, 0.0, -0.5]
         assert back[1].tolist() == [10.0, -10.0]
+
+    @pytest.mark.parametrize("count", [11.0, -11.0, 1e9])
+    def test_a_count_is_never_clamped(self, count):
+        """A clamped count would make sums that do not fit together: an accuracy above one."""
+        form = layout(delta(2), counts(3, 10.0))
+        out = np.full(form.words, 7, dtype=np.uint32)
+        with pytest.raises(PrivacyError, match="beyond the study's public bound"):
+            quantise([np.ones(2), np.array([1.0, count, 2.0])], form, os.urandom, out)
+        assert not out.any()
 
     def test_a_bound_is_not_rounded_to_the_precision_of_the_values(self):
         # float32(0.1) is a little more than 0.1.

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from secure_cohort import MODEL, Cohort, wired
+from secure_cohort import Cohort, wired
 
 from wardround_shared.secure_aggregation.faults import (
     ContextError,
@@ -61,11 +61,11 @@ def walk(cohort):
 def send(cohort, method, request, site=None):
     """One message to this site (or to a copy of it), without storing the state."""
     site = site or cohort.restored(ME)
-    arguments = {}
     if method == "mask":
-        arguments = {"layout": cohort.layout, "model_digest": MODEL}
-        arguments["vector"] = cohort.vectors()[ME].copy()
-    return site, wired(getattr(site, method)(wired(request), **arguments))
+        answer = cohort.accept(site, wired(request)).apply(cohort.vectors()[ME].copy())
+    else:
+        answer = getattr(site, method)(wired(request))
+    return site, wired(answer)
 
 
 def drive(cohort, visit):
@@ -144,15 +144,9 @@ def test_a_register_that_cannot_be_written_stops_the_answer():
     def visit(method, request):
         settings = cohort.settings(ME) | {"one_shots": Full()}
         site = SecureSite.from_bytes(cohort.disk[ME], **settings)
-        vector = cohort.vectors()[ME].copy()
-        before = vector.copy()
-        arguments = {}
-        if method == "mask":
-            arguments = {"layout": cohort.layout, "model_digest": MODEL, "vector": vector}
         with pytest.raises(OSError, match="no space"):
-            getattr(site, method)(request, **arguments)
+            send(cohort, method, request, site=site)
         assert site.to_bytes() == cohort.disk[ME]
-        assert np.array_equal(vector, before)
 
     drive(cohort, visit)
 
@@ -251,14 +245,66 @@ def test_rounds_rise_strictly():
         cohort.ask(ME, "advertise", second)
 
 
-def test_a_vector_that_does_not_fit_costs_nothing():
+def test_a_vector_that_does_not_fit_is_left_alone():
     cohort = Cohort(4)
     cohort.bootstrap()
-    requests = cohort.open_round()
-    for vector in (np.zeros(4, np.uint32), np.zeros((1, 5), np.uint32)):
+    one_mask = cohort.accept(cohort.restored(ME), cohort.open_round()[ME])
+    for vector in (np.zeros(4, np.uint32), np.zeros((1, 5), np.uint32), np.zeros(5)):
         with pytest.raises(MessageError):
-            cohort.ask_mask(ME, requests[ME], vector)
-    cohort.ask_mask(ME, requests[ME])
+            one_mask.apply(vector)
+        assert not vector.any()
+    one_mask.apply(np.zeros(5, np.uint32))
+
+
+def test_masks_cover_one_vector():
+    cohort = Cohort(4)
+    cohort.bootstrap()
+    one_mask = cohort.accept(cohort.restored(ME), cohort.open_round()[ME])
+    one_mask.apply(np.zeros(5, np.uint32))
+    second = np.zeros(5, np.uint32)
+    with pytest.raises(SpentError):
+        one_mask.apply(second)
+    assert not second.any()
+
+
+def test_the_right_to_an_answer_is_spent_before_there_is_a_vector():
+    """Whatever fails while the vector is worked out, the same request is not answered again."""
+    cohort = Cohort(4)
+    cohort.bootstrap()
+    request = cohort.open_round()[ME]
+    cohort.accept(cohort.restored(ME), request)  # and nothing comes of it, nor is it stored
+    with pytest.raises(SpentError):
+        cohort.accept(cohort.restored(ME), request, question=b"another".ljust(32))
+
+
+def test_a_question_is_answered_once_whatever_the_round():
+    cohort = Cohort(4)
+    question = b"class counts".ljust(32)
+    cohort.bootstrap()
+    before = dict(cohort.disk)
+    first = cohort.open_round()
+    cohort.ask_mask(ME, first[ME], question=question)
+    cohort.bootstrap()
+    second = cohort.open_round()
+    for state in (cohort.disk[ME], before[ME]):
+        with pytest.raises((SpentError, StageError)):
+            cohort.accept(cohort.restored(ME, state), second[ME], question)
+    with pytest.raises(SpentError, match="question"):
+        cohort.ask_mask(ME, second[ME], question=question)
+    # What was refused has used nothing up.
+    cohort.ask_mask(ME, second[ME], question=b"statistics".ljust(32))
+
+
+def test_another_run_has_its_own_answers():
+    """The register may outlive a run and be kept for several."""
+    one, other = Cohort(4), Cohort(4, run="run-2")
+    other.one_shots = one.one_shots
+    for cohort in (one, other):
+        cohort.bootstrap()
+        cohort.mask(cohort.vectors())
+        cohort.sign()
+        cohort.unmask()
+        assert cohort.server.close_round().sites == 4
 
 
 def test_the_masked_vector_is_the_callers_buffer():
@@ -266,9 +312,7 @@ def test_the_masked_vector_is_the_callers_buffer():
     cohort.bootstrap()
     request = cohort.open_round()[ME]
     vector = np.zeros(5, np.uint32)
-    answer = cohort.restored(ME).mask(
-        request, layout=cohort.layout, model_digest=MODEL, vector=vector
-    )
+    answer = cohort.accept(cohort.restored(ME), request).apply(vector)
     assert answer.vector is vector
     assert vector.any()
 

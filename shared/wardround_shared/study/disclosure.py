@@ -1,0 +1,116 @@
+"""The disclosure statement: what a study takes from patients beside what epsilon covers.
+
+Whatever is derived from patients and leaves a site is either in the site's ledger, or it is here. A
+hospital reads it before it approves a study; every summary and report of a run repeats it.
+"""
+
+from dataclasses import dataclass
+
+from wardround_shared.study.data import IndexedData, SignalsData, WfdbData
+from wardround_shared.study.document import Study
+from wardround_shared.study.preprocessing import Impute, Standardise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disclosure:
+    """One thing that a site gives away.
+
+    Attributes:
+        what: in words.
+        purpose: why the study needs it.
+        form: how exact it is, and who gets it.
+    """
+
+    what: str
+    purpose: str
+    form: str
+
+
+def disclosures(study: Study) -> tuple[Disclosure, ...]:
+    """What sites of this study give away that no epsilon covers, in the order of the run."""
+    form = _form(study)
+    told = [
+        Disclosure(
+            what="that the site takes part, when it answers, and the shape of an example",
+            purpose="to run the study",
+            form="in clear, to the server",
+        )
+    ]
+    if study.training.class_weights == "balanced":
+        told.append(
+            Disclosure(
+                what="class counts: number of training examples of each class",
+                purpose='class-weights = "balanced"',
+                form=f"{form}, once",
+            )
+        )
+    told += [
+        Disclosure(
+            what=f"sums behind {step.name}: of each column or channel over the training examples",
+            purpose=f"the constants of {step.name}, which stand in the model file",
+            form=f"{form}, once",
+        )
+        for step in study.preprocessing.steps
+        if isinstance(step, Impute | Standardise)
+    ]
+    told += [
+        Disclosure(
+            what="number of training examples",
+            purpose="the weight of a site's update",
+            form=f"{form}, in each round",
+        ),
+        Disclosure(
+            what="metric counts on the validation split",
+            purpose="to measure the model",
+            form=f"{form}, in each round",
+        ),
+    ]
+    if not study.privacy.private:
+        told.append(
+            Disclosure(
+                what="the change of the model by training on the site's patients",
+                purpose="learning, WITHOUT differential privacy: nothing bounds what it reveals",
+                form=f"{form}, in each round",
+            )
+        )
+    elif _patients_unknown(study):
+        told.append(
+            Disclosure(
+                what="who has several records: data.patient is not given, and each record counts "
+                "as a patient of its own",
+                purpose="the data name no patient",
+                form="through the model: such a patient is protected less than epsilon says",
+            )
+        )
+    elif _records_see_each_other(study):
+        told.append(
+            Disclosure(
+                what="a record's part in what its patient's other records are compared with",
+                purpose='data.static with a form, or patient-median, under unit = "record"',
+                form="through the model: each of the other records is clipped by itself",
+            )
+        )
+    return tuple(told)
+
+
+def _form(study: Study) -> str:
+    if study.aggregation.secure:
+        return "exact, as a sum over sites only"
+    return "exact, of each site by itself, to the server"
+
+
+def _records_see_each_other(study: Study) -> bool:
+    """Whether removing one record changes the inputs of others of its patient."""
+    data = study.data
+    return (
+        study.privacy.unit == "record"
+        and isinstance(data, SignalsData | WfdbData)
+        and (data.patient_median or any(feature.form != "value" for feature in data.static))
+    )
+
+
+def _patients_unknown(study: Study) -> bool:
+    data = study.data
+    return (
+        study.privacy.unit == "patient" and isinstance(data, IndexedData) and data.patient is None
+    )

@@ -1,0 +1,97 @@
+"""Norms from products are those of the gradients, and never understate them."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wardround_shared.privacy.gradients import BookKept, Full, Together, dense, norms_are_cheaper
+from wardround_shared.privacy.units import Units
+
+CPU = torch.device("cpu")
+
+
+def wide(units, positions, *, cancel=None):
+    """Factors of a layer so wide that norms come from products."""
+    torch.manual_seed(0)
+    shape = (units.examples, positions) if positions else (units.examples,)
+    left, right = torch.randn(*shape, 300), torch.randn(*shape, 400)
+    if cancel is not None:  # each second example takes back what the one before gave
+        right[1::2] = right[::2]
+        left[1::2] = -left[::2] * (1.0 + cancel)
+    return left, right
+
+
+@pytest.mark.parametrize("positions", [0, 2])
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (2, 2), (3, 1), (4,)])
+def test_equals_gradients_held_in_full(sizes, positions):
+    units = Units(sizes, CPU)
+    left, right = wide(units, positions)
+    form, path = dense(units, left, right)
+    assert isinstance(form, BookKept)
+    assert path.startswith("book-keeping")
+    full = Full(units.products(left, right))
+    torch.testing.assert_close(form.squared_norms(), full.squared_norms(), rtol=1e-5, atol=0)
+    factors = torch.rand(len(units))
+    torch.testing.assert_close(
+        form.weighted_sum(factors), full.weighted_sum(factors), rtol=1e-5, atol=1e-4
+    )
+    torch.testing.assert_close(form.in_full(), full.in_full())
+
+
+@pytest.mark.parametrize("positions", [0, 2])
+@pytest.mark.parametrize("cancel", [0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3])
+def test_what_cancels_is_never_released_beyond_the_bound(cancel, positions):
+    units = Units((4,), CPU)
+    left, right = wide(units, positions, cancel=cancel)
+    form, _ = dense(units, left, right)
+    assert isinstance(form, BookKept)
+    norm = form.squared_norms().sqrt()
+    released = form.weighted_sum(1.0 / norm)  # clipped to one
+    assert released.double().norm() <= 1.0 + 1e-6
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.integers(1, 3), min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(1, 4), st.booleans(), st.booleans()), min_size=1, max_size=4),
+)
+def test_together_they_are_as_one_by_one(sizes, parameters):
+    units = Units(tuple(sizes), CPU)
+    torch.manual_seed(1)
+    forms = []
+    for width, large, full in parameters:
+        values = torch.randn(len(sizes), *((66_000,) if large else (width, 3)))
+        held = Full(values)
+        kept = BookKept(
+            held.squared_norms(),
+            units,
+            lambda factors, values=values: torch.einsum(
+                "u,u...->...",
+                factors[units.of_examples.diff(prepend=torch.tensor([-1])) > 0],
+                values,
+            ),
+            lambda values=values: values,
+        )
+        forms.append(held if full else kept)
+    together = Together.of(forms)
+    factors = torch.rand(len(sizes))
+    norms = torch.stack([form.squared_norms() for form in forms]).sum(dim=0)
+    torch.testing.assert_close(together.squared_norms(), norms, rtol=1e-5, atol=0)
+    sums = torch.cat([form.weighted_sum(factors).flatten() for form in forms])
+    torch.testing.assert_close(together.weighted_sum(factors), sums, rtol=1e-5, atol=1e-5)
+
+
+def test_the_square_norm_of_many_numbers_is_exact():
+    values = torch.full((3, 1 << 20), 0.1)
+    expected = values.double().square().sum(dim=1)
+    found = Full(values).squared_norms().double()
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
+def test_norms_are_cheaper_for_wide_layers_of_few_positions():
+    patients = Units((4,) * 16, CPU)
+    assert norms_are_cheaper(patients, 1, 64, 512)
+    assert norms_are_cheaper(patients, 4, 512, 4608)
+    assert not norms_are_cheaper(patients, 1, 32, 13)
+    assert not norms_are_cheaper(patients, 256, 32, 288)

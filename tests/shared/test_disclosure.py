@@ -1,0 +1,56 @@
+"""Everything that a study takes from patients and no epsilon covers is said, and nothing else."""
+
+from wardround_shared.study import disclosures, load_study
+from wardround_simulations.cli import find_study
+
+
+def told(name, *overrides):
+    study = load_study(find_study(name), ["privacy.mechanism=dp-sgd", *overrides])
+    return disclosures(study)
+
+
+def words(name, *overrides):
+    return " / ".join(one.what for one in told(name, *overrides))
+
+
+def test_class_counts_are_named_where_the_loss_needs_them_only():
+    assert "class counts" in words("heart-disease", "training.class-weights=balanced")
+    assert "class counts" not in words("heart-disease", "training.class-weights=none")
+
+
+def test_each_fitted_step_is_named():
+    steps = "preprocessing.steps=[{name='impute'}, {name='one-hot'}]"
+    assert "sums behind impute" in words("heart-disease", steps)
+    assert "standardise" not in words("heart-disease", steps)
+    assert "sums behind standardise" in words("pneumonia")
+
+
+def test_every_study_counts_examples_and_metrics():
+    for name in ("heart-disease", "pneumonia", "arrhythmia", "phantom"):
+        assert "number of training examples" in words(name)
+        assert "metric counts" in words(name)
+
+
+def test_how_exact_it_is_follows_from_the_aggregation():
+    (secure,) = {one.form for one in told("phantom") if "metric counts" in one.what}
+    (clear,) = {
+        one.form for one in told("phantom", "aggregation.secure=false") if "metric" in one.what
+    }
+    assert "sum over sites only" in secure
+    assert "each site by itself" in clear
+
+
+def test_a_study_without_patient_keys_says_that_records_count_as_patients():
+    assert "each record counts as a patient" in words("pneumonia")
+    assert "each record counts as a patient" not in words("arrhythmia")
+    assert "each record counts as a patient" not in words("pneumonia", "privacy.unit=record")
+
+
+def test_features_made_of_other_records_are_outside_a_records_epsilon_and_inside_a_patients():
+    assert "compared with" in words("arrhythmia", "privacy.unit=record")
+    assert "compared with" not in words("arrhythmia")
+
+
+def test_without_privacy_the_update_itself_is_disclosed():
+    open_study = load_study(find_study("phantom"), ["privacy.mechanism=none"])
+    assert "nothing bounds" in disclosures(open_study)[-1].purpose
