@@ -15,9 +15,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from wardround_simulations.cli import app
+from wardround_client import cli as site_cli
+from wardround_simulations import cli as researcher_cli
 
 TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
+COMMANDS = {"wardround": researcher_cli.app, "wardround-site": site_cli.app}
 
 
 @dataclass
@@ -44,8 +46,7 @@ def _read(file: Path) -> list[Command]:
 def _run(arguments: list[str]) -> tuple[int, list[str]]:
     if arguments == ["ls"]:
         return 0, sorted(path.name for path in Path().iterdir())
-    assert arguments[0] == "wardround"
-    result = CliRunner().invoke(app, arguments[1:], catch_exceptions=False)
+    result = CliRunner().invoke(COMMANDS[arguments[0]], arguments[1:], catch_exceptions=False)
     if "--json" in arguments:
         assert isinstance(json.loads(result.stdout), dict)
     return result.exit_code, result.output.splitlines()
