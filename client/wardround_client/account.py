@@ -20,7 +20,7 @@ from wardround_shared.privacy.accounting import (
     noise_multiplier_for,
     require_reachable,
 )
-from wardround_shared.study import Study
+from wardround_shared.study import IndexedData, Study
 
 _KEY = "privacy-plan"
 
@@ -53,10 +53,23 @@ class Plan:
         """What all rounds together spend."""
         return self._cost(self.planned_steps)
 
+    def cost_after(self, rounds: int) -> SampledGaussian:
+        """What is still to be spent after so many rounds."""
+        return self._cost(self.planned_steps - rounds * self.steps_per_round)
+
     def _cost(self, steps: int) -> SampledGaussian:
         return SampledGaussian(
             noise_multiplier=self.noise_multiplier, sample_rate=self.sample_rate, steps=steps
         )
+
+
+def charged_unit(study: Study) -> str:
+    """The unit that the ledger is charged by.
+
+    Without a patient key each record passes for a patient, and a bound for patients it is not.
+    """
+    known = not isinstance(study.data, IndexedData) or study.data.patient is not None
+    return study.privacy.unit if known else "record"
 
 
 def units_of(study: Study, cohort: Cohort) -> int:
@@ -141,19 +154,29 @@ class Account:
         self._population = policy.population_of(data_set)
         self._data_set = data_set
 
-    def admit(self, state: RecordDict) -> None:
+    def admit(self, state: RecordDict, run: str) -> None:
         """Refuse a study whose plan does not fit into what is left, before anything is trained.
+
+        Args:
+            state: the node's own; keeps the plan.
+            run: what was reserved for it already is not asked for again.
 
         Raises:
             BudgetError: it does not.
             PrivacyError: no noise reaches the study's epsilon, or the ledger is not sound.
         """
-        cost = self._plan(state).whole_cost
+        planned = self._plan(state)
+        paid = sum(
+            entry.purpose.run == run and entry.purpose.study_id == self._study.study_id
+            for entry in self._ledger.entries()
+        )
+        if paid >= self._study.training.rounds:
+            return
         self._ledger.require_room(
-            cost,
+            planned.cost_after(paid),
             data_set=self._data_set,
             population=self._population,
-            unit=self._study.privacy.unit,
+            unit=charged_unit(self._study),
             cap=self._cap,
         )
 
@@ -177,7 +200,7 @@ class Account:
             round=header.round,
             data_set=self._data_set,
             population=self._population,
-            unit=self._study.privacy.unit,
+            unit=charged_unit(self._study),
         )
         number = self._ledger.reserve(planned.round_cost, purpose=purpose, cap=self._cap)
         return Reservation(plan=planned, number=number)

@@ -35,8 +35,8 @@ def build_client_app(site_of: Callable[[Context], Site]) -> ClientApp:
 
     @app.query("hello")
     def hello(message: Message, context: Context) -> Message:
-        site, _ = opened(message, context)
-        return reply(message, site.greet(context.state))
+        site, request = opened(message, context)
+        return reply(message, site.greet(request.header.run, context.state))
 
     @app.query("class_counts")
     def class_counts(message: Message, context: Context) -> Message:

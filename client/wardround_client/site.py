@@ -127,6 +127,7 @@ class Site:
         self._recipe = Recipe(workplace.study)
         # Kept from round to round: mapped files, or tensors on the GPU.
         self._examples: tuple[str, Examples] | None = None
+        self._asked: set[tuple[str, bytes]] = set()
         self._shapes = tuple(tuple(array.shape[1:]) for array in cohort.arrays)
         self._expected = Expected(workplace.study, self._recipe, self._shapes)
         self._masked = MaskedAnswers(
@@ -148,17 +149,18 @@ class Site:
                 f"(id {header.study_id[:12]})."
             )
 
-    def greet(self, state: RecordDict) -> RecordDict:
+    def greet(self, run: str, state: RecordDict) -> RecordDict:
         """Name, software and the shape of an example, if the study's plan fits the ledger.
 
         Args:
+            run: name of the run.
             state: the node's own state; keeps the privacy plan.
 
         Raises:
             PrivacyError: it does not fit, or there is no ledger.
         """
         if self._workplace.study.privacy.private:
-            self._accountant().admit(state)
+            self._accountant().admit(state, run)
         return outbound.greeting(
             Greeting(site=self._cohort.site, software=__version__, shapes=self._shapes)
         )
@@ -263,12 +265,29 @@ class Site:
     def _masking(
         self, message_type: str, request: Request, *, length: int, fitted: Fitted = ()
     ) -> outbound.Masking | None:
-        """Accept a request; None only if the study says that it is answered in the clear."""
+        """Accept a request; None only if the study says that it is answered in the clear.
+
+        Raises:
+            ProtocolError: the study asks for no such sum in that round, or did so before.
+            PrivacyError: see `MaskedAnswers.accept`.
+        """
         if not self._workplace.study.aggregation.secure:
+            self._ask_once(message_type, request.header, fitted)
             return None
         return self._masked.accept(
             message_type, request, self._expected, length=length, fitted=fitted
         )
+
+    def _ask_once(self, message_type: str, header: Header, fitted: Fitted) -> None:
+        """Refuse what was answered before in the clear; with secure aggregation a register does."""
+        asked = (header.run, self._expected.question(message_type, header, fitted))
+        if asked in self._asked:
+            raise ProtocolError(
+                f"The server asks for {message_type} of round {header.round} again; each is "
+                "answered once."
+            )
+        if message_type != TRAIN:  # of which rounds.py and the ledger keep account
+            self._asked.add(asked)
 
     def _answering(self, masking: outbound.Masking | None) -> AbstractContextManager[None]:
         """While data are touched. In the clear the server sees more of them than any reason."""

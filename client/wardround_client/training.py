@@ -93,9 +93,9 @@ def train(
     """
     received = flatten(module)
     device = examples.labels.device
-    _seed_dropout(device, settings.seed)
+    _seed_dropout(device, _example_seed(settings))
     shuffle = torch.Generator().manual_seed(settings.seed)
-    change = torch.Generator(device=device).manual_seed(settings.seed)
+    change = torch.Generator(device=device).manual_seed(_example_seed(settings))
     optimiser = _optimiser(module, settings)
     patients = examples.patients[index] if _by_patient(settings) else None
     pull = settings.training.proximal * learning_rate(settings.training, settings.round)
@@ -134,6 +134,19 @@ def learning_rate(training: Training, round_number: int) -> float:
         return training.learning_rate
     progress = (round_number - 1) / training.rounds
     return training.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _example_seed(settings: LocalTraining) -> int:
+    """Seed of what changes examples at random, by their place in the batch: dropout, augmentation.
+
+    A patient more moves everybody behind to another place. Were the draws known, that would change
+    everybody's gradient, and clipping each by itself would bound nothing: so under DP they are as
+    secret as the noise, and from its source.
+    """
+    if settings.protection is None:
+        return settings.seed
+    (share,) = settings.protection.noise.uniform(1).tolist()
+    return int(share * 2.0**52)
 
 
 def _seed_dropout(device: torch.device, seed: int) -> None:

@@ -44,7 +44,7 @@ from wardround_shared.secure_aggregation.roster import (
 )
 from wardround_shared.study import PhantomData, Study
 from wardround_simulations.backends import BackendName, Node, ProcessPool, run
-from wardround_simulations.ledgers import Ledgers
+from wardround_simulations.ledgers import Ledgers, claim_homes
 from wardround_simulations.partitions import partition_of
 from wardround_simulations.summary import Conduct, Status, summarise
 
@@ -234,18 +234,28 @@ def check_privacy(settings: Settings, cohorts: CohortSet) -> None:
     Raises:
         PrivacyError: no noise reaches the study's epsilon, or a ledger is not sound.
         BudgetError: the plan does not fit into what a site's ledger has left.
+        RunError: the homes belong to other data, or to noise that protects somebody.
     """
     study = settings.study
     if not study.privacy.private:
         return
     for units in {units_of(study, cohort) for cohort in cohorts.cohorts}:
         require_plan(study, units)
+    run = "" if settings.out is None else settings.out.name
     if settings.homes is not None:
-        ledgers_at(settings, site_homes(settings.homes, cohorts)).require_room(study, cohorts)
+        if settings.noise_seed is not None:
+            raise RunError(
+                "--noise-seed and --homes: injected noise protects nobody and has no place in an "
+                "account that goes on; leave one of them out."
+            )
+        claim_homes(settings.homes, data=settings.data, cohorts=cohorts)
+        ledgers = ledgers_at(settings, site_homes(settings.homes, cohorts))
+        ledgers.require_new(study, run)
+        ledgers.require_room(study, cohorts, run=run)
     elif settings.policy is not None:
         with TemporaryDirectory() as empty:  # as new as the ledgers that the run will have
             homes = site_homes(Path(empty), cohorts)
-            ledgers_at(settings, homes).require_room(study, cohorts)
+            ledgers_at(settings, homes).require_room(study, cohorts, run=run)
 
 
 def site_homes(folder: Path, cohorts: CohortSet) -> dict[str, Path]:

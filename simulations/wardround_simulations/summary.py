@@ -153,7 +153,11 @@ def _privacy(study: Study, ledgers: Ledgers | None, run: str) -> dict[str, Any]:
     books = {}
     for site in ledgers.homes:
         ledger = ledgers.open(site)
-        mine = [entry.cost for entry in ledger.entries() if entry.purpose.run == run]
+        mine = [
+            entry.cost
+            for entry in ledger.entries()
+            if (entry.purpose.run, entry.purpose.study_id) == (run, study.study_id)
+        ]
         if mine:
             spent[site] = _spent(mine, privacy.delta)
         cap = ledgers.policy.cap_of(ledgers.data_set)

@@ -101,18 +101,18 @@ class TestLedger:
     def test_a_plan_that_does_not_fit_is_refused_before_the_first_round(self, study, tmp_path):
         site = Site(tmp_path / "north", epsilon=7.0)
         with pytest.raises(BudgetError, match="allows epsilon 7 "):
-            site.account(study).admit(site.state)
+            site.account(study).admit(site.state, "run-1")
         assert not site.spent()
 
     def test_a_second_study_gets_what_the_first_one_left(self, study, tmp_path):
         site = Site(tmp_path / "north", epsilon=9.0)
-        site.account(study).admit(site.state)
+        site.account(study).admit(site.state, "run-1")
         for number in (1, 2, 3):
             site.account(study).reserve(site.state, header(study, number))
         small = load_study(find_study("heart-disease"), [*OVERRIDES, "privacy.epsilon=0.2"])
-        site.account(small).admit(RecordDict())
+        site.account(small).admit(RecordDict(), "run-2")
         with pytest.raises(BudgetError, match="left"):
-            site.account(study).admit(RecordDict())
+            site.account(study).admit(RecordDict(), "run-2")
 
     def test_a_round_is_paid_for_before_it_is_trained(self, study, site):
         reservation = site.account(study).reserve(site.state, header(study, 1))
@@ -122,7 +122,7 @@ class TestLedger:
         (entry,) = site.ledger.entries()
         assert entry.state == "reserved"
         assert (entry.purpose.run, entry.purpose.round) == ("run-1", 1)
-        assert entry.purpose.unit == "patient"
+        assert entry.purpose.unit == "record", "this study names no patients"
         site.account(study).commit(reservation)
         assert [entry.state for entry in site.ledger.entries()] == ["committed"]
 
@@ -145,13 +145,29 @@ class TestLedger:
             site.account(study).reserve(site.state, header(study, 1, run="run-2"))
         assert len(site.spent()) == 3
 
+    def test_what_a_run_has_paid_for_is_not_asked_for_again(self, study, site):
+        for number in (1, 2):
+            site.account(study).reserve(site.state, header(study, number))
+        site.account(study).admit(RecordDict(), "run-1")
+        with pytest.raises(BudgetError):
+            site.account(study).admit(RecordDict(), "run-2")
+
+    def test_without_a_patient_key_the_account_is_one_of_records(self, site):
+        unknown = load_study(find_study("pneumonia"), ["training.rounds=2"])
+        site.account(unknown).reserve(site.state, header(unknown, 1))
+        (entry,) = site.ledger.entries()
+        assert entry.purpose.unit == "record"
+        known = load_study(find_study("phantom"), ["training.rounds=2"])
+        with pytest.raises(PrivacyError, match="per record"):
+            site.account(known).reserve(RecordDict(), header(known, 1))
+
     def test_a_changed_cohort_is_refused(self, study, site):
-        site.account(study).admit(site.state)
+        site.account(study).admit(site.state, "run-1")
         with pytest.raises(PrivacyError, match="cohort has changed"):
             site.account(study, cohort_of(list(range(101)))).reserve(site.state, header(study, 1))
 
     def test_a_damaged_plan_is_refused(self, study, site):
-        site.account(study).admit(site.state)
+        site.account(study).admit(site.state, "run-1")
         for record in site.state.values():
             del record["noise-multiplier"]
         with pytest.raises(PrivacyError, match="damaged"):

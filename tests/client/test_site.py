@@ -96,7 +96,7 @@ def trained(monkeypatch):
 def test_a_round_is_not_trained_again_and_no_earlier_one(hospital, trained, attack):
     for number in (1, 2):
         assert read_update(hospital.train(number)).weight == len(hospital.cohort.train)
-    with pytest.raises(ProtocolError, match="each round is trained once"):
+    with pytest.raises(ProtocolError, match="each round is trained once|in rounds 1 to 3"):
         hospital.train(**attack)
     assert trained == [1, 2]
     assert len(Journal.read(hospital.journal)) == 2
@@ -147,7 +147,7 @@ def test_a_training_that_raises_is_paid_for(study_file, hospitals, tmp_path, mon
 def test_no_private_study_without_a_ledger(study_file, hospitals, tmp_path, trained):
     hospital = Hospital(study_file, hospitals, tmp_path)
     hospital.site._account = None
-    for ask in (lambda: hospital.site.greet(RecordDict()), lambda: hospital.train(1)):
+    for ask in (lambda: hospital.site.greet("run-1", RecordDict()), lambda: hospital.train(1)):
         with pytest.raises(PrivacyError, match="no privacy ledger"):
             ask()
     assert trained == []

@@ -1,11 +1,14 @@
 """Local training against the loop one would write by hand, and its edges."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
+from wardround_client import training as training_module
 from wardround_client.account import Plan
 from wardround_client.training import (
     Examples,
@@ -18,7 +21,7 @@ from wardround_client.training import (
 )
 from wardround_shared.evaluation import metrics
 from wardround_shared.models import build_model, flatten
-from wardround_shared.privacy.noise import InjectedNoise
+from wardround_shared.privacy.noise import InjectedNoise, SystemNoise
 from wardround_shared.study import Cnn, Privacy, Training
 
 
@@ -236,3 +239,31 @@ def test_only_the_training_split_of_a_patient_counts():
     delta = train(_module(), examples, torch.arange(5), _settings(_training(), protection))
     expected = _clipped_by_hand(examples, [[0, 1, 2, 3, 4]], 0.5)
     np.testing.assert_allclose(delta, expected, atol=1e-6)
+
+
+def _chances(monkeypatch, settings):
+    """The seeds that dropout and augmentation get in one training."""
+    seeds = []
+    monkeypatch.setattr(training_module, "_seed_dropout", lambda _device, seed: seeds.append(seed))
+
+    def augment(parts, generator):
+        seeds.append(generator.initial_seed())
+        return parts
+
+    train(_module(), _examples(), torch.arange(10), replace(settings, augmentation=augment))
+    return seeds
+
+
+def test_what_changes_examples_under_privacy_is_as_secret_as_the_noise(monkeypatch):
+    """Known draws by place in the batch would let one patient change everybody's gradient."""
+    seen = set()
+    for _ in range(3):
+        protection = replace(_protection(units=10), noise=SystemNoise())
+        seen |= set(_chances(monkeypatch, _settings(_training(), protection)))
+    assert len(seen) == 6, "fresh in each round, and for each of the two"
+    assert 11 not in seen, "the seed of the shuffling is public"
+    assert min(seen) > 2**30
+
+
+def test_without_privacy_what_changes_examples_follows_the_seed(monkeypatch):
+    assert set(_chances(monkeypatch, _settings(_training()))) == {11}

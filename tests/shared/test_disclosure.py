@@ -31,6 +31,12 @@ def test_every_study_counts_examples_and_metrics():
         assert "metric counts" in words(name)
 
 
+def test_the_number_of_patients_is_named_where_the_noise_depends_on_it():
+    assert "number of training patients" in words("phantom")
+    assert "number of training records" in words("phantom", "privacy.unit=record")
+    assert "number of training patients" not in words("phantom", "privacy.mechanism=none")
+
+
 def test_how_exact_it_is_follows_from_the_aggregation():
     (secure,) = {one.form for one in told("phantom") if "metric counts" in one.what}
     (clear,) = {

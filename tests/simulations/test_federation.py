@@ -365,6 +365,34 @@ class TestLedgers:
         with pytest.raises(LedgerError):
             simulate(settings_of(study_file, hospitals, tmp_path / "three", **keys), Silent())
 
+    def test_homes_are_of_the_data_and_sites_that_they_were_made_for(
+        self, study_file, hospitals, tmp_path
+    ):
+        keys = {"homes": tmp_path / "homes", "policy": Policy.of(epsilon=30.0, delta=1e-5)}
+        simulate(settings_of(study_file, hospitals, tmp_path / "one", **keys), Silent())
+        shutil.copytree(hospitals, tmp_path / "copy")
+        for data, sites in ((tmp_path / "copy", None), (hospitals, 4)):
+            other = settings_of(study_file, data, tmp_path / "two", sites=sites, **keys)
+            with pytest.raises(RunError, match="other data or of other sites"):
+                simulate(other, Silent())
+
+    def test_a_run_of_the_same_name_is_refused_before_it_begins(
+        self, study_file, hospitals, tmp_path
+    ):
+        keys = {"homes": tmp_path / "homes", "policy": Policy.of(epsilon=30.0, delta=1e-5)}
+        simulate(settings_of(study_file, hospitals, tmp_path / "a" / "one", **keys), Silent())
+        again = settings_of(study_file, hospitals, tmp_path / "b" / "one", **keys)
+        with pytest.raises(RunError, match="name another run folder"):
+            simulate(again, Silent())
+
+    def test_injected_noise_is_not_booked_in_an_account_that_goes_on(
+        self, study_file, hospitals, tmp_path
+    ):
+        keys = {"homes": tmp_path / "homes", "noise_seed": 3}
+        with pytest.raises(RunError, match="protects nobody"):
+            simulate(settings_of(study_file, hospitals, tmp_path / "run", **keys), Silent())
+        assert not (tmp_path / "homes").exists()
+
     def test_a_run_without_privacy_has_none(self, study_file, hospitals, tmp_path):
         off = settings_of(study_file, hospitals, tmp_path / "run", "privacy.mechanism=none")
         summary = simulate(off, Silent())

@@ -9,7 +9,6 @@ import torch
 from opacus.optimizers import DPOptimizer
 from torch import Tensor
 
-from wardround_shared.errors import PrivacyError
 from wardround_shared.privacy.gradients import Together, recorded
 from wardround_shared.privacy.noise import NoiseSource
 from wardround_shared.privacy.units import Units
@@ -59,8 +58,12 @@ class NoisyOptimiser(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
     def add_clipped(self, units: Units) -> None:
         """Add each unit's gradient, scaled to a norm of at most max_grad_norm, to the sums.
 
+        A unit whose gradient, or its norm, is not finite adds zero, and the others add what they
+        would without it. It is no error: that would tell whoever sees the training fail that this
+        unit is there, and no noise would hide it.
+
         Raises:
-            PrivacyError: a gradient is not finite, or not there.
+            PrivacyError: a parameter has no gradients of units, whoever they are.
         """
         gradients = [recorded(p, units) for p in self._parameters]
         for p in self._parameters:
@@ -68,10 +71,8 @@ class NoisyOptimiser(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
         together = Together.of(gradients)
         norms = together.squared_norms().sqrt()  # [U]
         if not math.isfinite(norms.sum().item()):
-            raise PrivacyError(
-                "An example's gradient is not finite and cannot be clipped; this step was not "
-                "taken. Lower training.learning-rate, or look for extreme values in the data."
-            )
+            lost = ~norms.isfinite()
+            together, norms = together.without(lost), norms.masked_fill(lost, 0.0)
         bound = self.max_grad_norm * (1.0 - _ROUNDING)
         added = together.weighted_sum(bound / norms.clamp_min(bound))
         self._sum = added if self._sum is None else self._sum + added

@@ -169,12 +169,14 @@ def _ghost(
         for g, part in units.split(grad, x)
     )
 
-    def weigh(factors: Tensor) -> Tensor:
-        weighted = grad * factors.view(-1, *[1] * (grad.dim() - 1))
-        result: Tensor = _backward(layer, weighted, x, weight, wanted=[False, True, False])[1]
+    def add(grad: Tensor, x: Tensor) -> Tensor:
+        result: Tensor = _backward(layer, grad, x, weight, wanted=[False, True, False])[1]
         return result
 
-    return BookKept(norms, units, weigh, lambda: _units_as_groups(layer, units, grad, x, weight))
+    def form(grad: Tensor, x: Tensor) -> Tensor:
+        return _units_as_groups(layer, units, grad, x, weight)
+
+    return BookKept(norms, units, (grad, x), add, form)
 
 
 def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:

@@ -8,6 +8,11 @@ of units. One unit's presence changes the sum before noise by at most max_grad_n
 examples it has; accounting.py turns that into epsilon. The size of the drawn batch is never used:
 it would reveal who is in it.
 
+A unit whose summed gradient is not finite (extreme values in its data, or a model that has
+diverged) contributes zero, which is within the bound; an error would tell the server that this unit
+is there. Where no unit's gradient is finite, as in a model that has diverged for good, steps are of
+noise only.
+
 Opacus is the frame: `_ExampleModule` is its GradSampleModule with faster layers (layers.py), and
 clipping.py its DPOptimizer with exact clipping and noise from a `NoiseSource`.
 
@@ -32,6 +37,11 @@ from wardround_shared.privacy.layers import backward, patched
 from wardround_shared.privacy.noise import NoiseSource
 from wardround_shared.privacy.units import Units, by_patient, whole_units
 
+# Of max-grad-norm, as in the study file. Far below, the squares of gradients that should be clipped
+# underflow in float32, their norm reads zero and nothing is clipped: at a bound of 1e-24 a unit
+# moved the sum by five times as much. Far above, squares overflow and units are lost.
+_LEAST_BOUND, _LARGEST_BOUND = 1e-6, 1e6
+
 
 class DpSgd:
     """Differentially private steps of one local training, on a plain module and its optimiser.
@@ -44,7 +54,7 @@ class DpSgd:
         optimiser: over exactly the module's trainable parameters; its own step hooks run after
             the noise is added, so they must not look at data.
         noise_multiplier: noise standard deviation over max_grad_norm; positive.
-        max_grad_norm: L2 bound on one unit's gradient; positive.
+        max_grad_norm: L2 bound on one unit's gradient; from 1e-6 to 1e6.
         expected_batch_size: sample rate times number of units; positive.
         noise: where the noise is drawn from.
         max_physical_batch: examples that are held in memory at once; larger batches are split
@@ -87,6 +97,9 @@ class DpSgd:
     ) -> None:
         """One step on one Poisson batch.
 
+        Units whose gradients are not finite contribute zero; that is no error and is not told, as
+        it would give away that they are there.
+
         Args:
             inputs: what the module is called with, each [B, ...]; B = 0 is a step of noise only.
             labels: [B].
@@ -96,8 +109,8 @@ class DpSgd:
                 one patient, who is clipped as one. None: each example is a unit of its own.
 
         Raises:
-            PrivacyError: a gradient is not finite, or can't be told apart by example; nothing was
-                changed then.
+            PrivacyError: gradients can't be told apart by example, whatever the data are; nothing
+                was changed then.
         """
         # What a pass outside of a step, or a failed step, has left must not enter this one.
         self._forget()
@@ -179,6 +192,12 @@ def _check_settings(
     ):
         if not (math.isfinite(value) and value >= sys.float_info.min):
             raise PrivacyError(f"DP-SGD needs a positive, finite {name}, not {value}.")
+    if not _LEAST_BOUND <= max_grad_norm <= _LARGEST_BOUND:
+        raise PrivacyError(
+            f"DP-SGD needs a max-grad-norm from {_LEAST_BOUND:g} to {_LARGEST_BOUND:g}, not "
+            f"{max_grad_norm}: far from 1 the squares of gradients leave the range of float32 and "
+            "clipping silently stops working."
+        )
 
 
 def _check_module(module: nn.Module, optimiser: torch.optim.Optimizer) -> None:

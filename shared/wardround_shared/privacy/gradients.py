@@ -1,7 +1,9 @@
 """Gradients of units with respect to one parameter, in the form that is cheapest to get.
 
 A unit's gradient is the sum of its examples' gradients (units.py). DP-SGD asks two things of the
-gradients of all units: their norms, and their sum weighted by the clipping factors.
+gradients of all units: their norms, and their sum weighted by the clipping factors. A unit whose
+norm is not finite has to be taken out of the sum (`without`), since 0 * inf is no zero; and nothing
+of it may reach the norms of others.
 
 `Full` holds them. `BookKept` never forms them: a dense layer's gradient is a sum of outer products,
 and so the norm comes from products of the factors (Goodfellow 2015, "Efficient per-example gradient
@@ -15,7 +17,7 @@ times positions), P... = shape of the parameter.
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -30,6 +32,11 @@ from wardround_shared.privacy.units import Units
 # sum of the norms, and k roundings of e = 6e-8, (t + k e) / sqrt(t^2 + c) is largest at
 # t = c / (k e), where it is 1 + (k e)^2 / 2c, which is 1 + 1e-6 at k = 10.
 _CANCELLATION = 2e-7
+
+# A row's square is at least this much to a product of norms. The squares of a saturated model's rows
+# underflow, and inputs as large as 1e18 would then make a gradient beyond any bound whose norm reads
+# zero. Overstated like this, it is that of a row of 1e-15.
+_LEAST_SQUARE = 1e-30
 
 # To write, square and weigh one number of a gradient takes as long as this many multiply-adds.
 _NUMBER = 24
@@ -57,6 +64,10 @@ class UnitGradients(Protocol):
         """The gradients themselves, [U, P...]."""
         ...
 
+    def without(self, lost: Tensor) -> "UnitGradients":
+        """The same with zeros for the units that are lost, bool [U], whatever theirs were."""
+        ...
+
 
 @dataclass(frozen=True)
 class Full:
@@ -81,6 +92,10 @@ class Full:
         """See `UnitGradients.in_full`."""
         return self.values
 
+    def without(self, lost: Tensor) -> "Full":
+        """See `UnitGradients.without`."""
+        return Full(_zeroed(self.values, lost))
+
 
 @dataclass(frozen=True)
 class BookKept:
@@ -89,14 +104,16 @@ class BookKept:
     Attributes:
         norms: squared, [U], not understated.
         units: whose they are.
-        weigh: from a factor for each example [B] to the weighted sum [P...].
-        form: the gradients in full, [U, P...].
+        rows: left and right, each [B, ...]; the gradients are linear in either.
+        add: from left and right to the sum of all units' gradients, [P...].
+        form: from left and right to the gradients in full, [U, P...].
     """
 
     norms: Tensor
     units: Units
-    weigh: Callable[[Tensor], Tensor]
-    form: Callable[[], Tensor]
+    rows: tuple[Tensor, Tensor]
+    add: Callable[[Tensor, Tensor], Tensor]
+    form: Callable[[Tensor, Tensor], Tensor]
 
     def squared_norms(self) -> Tensor:
         """See `UnitGradients.squared_norms`."""
@@ -104,11 +121,27 @@ class BookKept:
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """See `UnitGradients.weighted_sum`."""
-        return self.weigh(self.units.spread(factors))
+        left, right = self.rows
+        return self.add(left * _along(self.units.spread(factors), left), right)
 
     def in_full(self) -> Tensor:
         """See `UnitGradients.in_full`."""
-        return self.form()
+        return self.form(*self.rows)
+
+    def without(self, lost: Tensor) -> "BookKept":
+        """See `UnitGradients.without`."""
+        examples = self.units.spread(lost)
+        left, right = (_zeroed(rows, examples) for rows in self.rows)
+        return replace(self, norms=_zeroed(self.norms, lost), rows=(left, right))
+
+
+def _along(values: Tensor, rows: Tensor) -> Tensor:
+    """One value for each row [R, ...], in a shape that goes with the rows."""
+    return values.view(-1, *[1] * (rows.dim() - 1))
+
+
+def _zeroed(rows: Tensor, lost: Tensor) -> Tensor:
+    return rows.masked_fill(_along(lost, rows), 0.0)
 
 
 @dataclass(frozen=True)
@@ -156,6 +189,10 @@ class Together:
             return sums[0]
         return torch.cat([sums[part][start:stop] for part, start, stop in self.order])
 
+    def without(self, lost: Tensor) -> "Together":
+        """See `UnitGradients.without`."""
+        return replace(self, parts=tuple(part.without(lost) for part in self.parts))
+
 
 def dense(units: Units, left: Tensor, right: Tensor) -> tuple[UnitGradients, str]:
     """Gradients of a matrix, sums of outer products of left [B, L..., O] and right [B, L..., I].
@@ -166,7 +203,7 @@ def dense(units: Units, left: Tensor, right: Tensor) -> tuple[UnitGradients, str
     outputs, inputs = left.shape[-1], right.shape[-1]
     one_row = left.dim() == 2
     if one_row and units.single:
-        norms = left.square().sum(dim=1) * right.square().sum(dim=1)
+        norms = _squares(left) * _squares(right)
         path = "book-keeping, products of norms"
     elif not norms_are_cheaper(units, left[0, ..., 0].numel(), outputs, inputs):
         return Full(units.products(left, right)), "materialised"
@@ -177,11 +214,10 @@ def dense(units: Units, left: Tensor, right: Tensor) -> tuple[UnitGradients, str
         norms = norms_of_rows(units.split(left.flatten(1, -2), right.flatten(1, -2)))
         path = "book-keeping, ghost norms"
 
-    def weigh(factors: Tensor) -> Tensor:
-        weighted = left * factors.view(-1, *[1] * (left.dim() - 1))
-        return weighted.reshape(-1, outputs).t() @ right.reshape(-1, inputs)
+    def add(left: Tensor, right: Tensor) -> Tensor:
+        return left.reshape(-1, outputs).t() @ right.reshape(-1, inputs)
 
-    return BookKept(norms, units, weigh, lambda: units.products(left, right)), path
+    return BookKept(norms, units, (left, right), add, units.products), path
 
 
 def norms_are_cheaper(units: Units, positions: int, outputs: int, inputs: int) -> bool:
@@ -197,12 +233,19 @@ def norms_are_cheaper(units: Units, positions: int, outputs: int, inputs: int) -
     return pairs * (outputs + inputs + _NUMBER) < _NUMBER * len(units) * outputs * inputs
 
 
+def _squares(rows: Tensor) -> Tensor:
+    """Squared norms of rows [R, ...], or barely more, [R]."""
+    return rows.square().sum(dim=1).clamp_min(_LEAST_SQUARE)
+
+
 def _norms_of_examples(units: Units, left: Tensor, right: Tensor) -> Tensor:
     """Squared norms [U] of each unit's sum of outer products of left [B, O] and right [B, I]."""
     pairs = _pairs(left) * _pairs(right)
     alone = units.sums(pairs.diagonal().sqrt())
     same = units.of_examples.unsqueeze(1) == units.of_examples
-    return _not_understated(units.sums((pairs * same).sum(dim=1)), alone).to(left.dtype)
+    # Not a product with 0 and 1: what is not finite would reach all other units' norms.
+    own = pairs.masked_fill(~same, 0.0).sum(dim=1)
+    return _not_understated(units.sums(own), alone).to(left.dtype)
 
 
 def norms_of_rows(units: Iterable[tuple[Tensor, ...]]) -> Tensor:

@@ -54,6 +54,7 @@ def disclosures(study: Study) -> tuple[Disclosure, ...]:
         if isinstance(step, Impute | Standardise)
     ]
     told += [
+        *_units(study),
         Disclosure(
             what="number of training examples",
             purpose="the weight of a site's update",
@@ -91,6 +92,18 @@ def disclosures(study: Study) -> tuple[Disclosure, ...]:
             )
         )
     return tuple(told)
+
+
+def _units(study: Study) -> list[Disclosure]:
+    if not study.privacy.private:
+        return []
+    return [
+        Disclosure(
+            what=f"number of training {study.privacy.unit}s",
+            purpose="sample rate, steps and noise, which epsilon takes as known",
+            form="not sent, but to be guessed from the time a site takes and from refusals",
+        )
+    ]
 
 
 def _form(study: Study) -> str:

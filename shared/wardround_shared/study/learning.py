@@ -80,7 +80,8 @@ class Privacy(Section):
     Attributes:
         unit: whose presence is hidden: a patient with all records, or one record.
         epsilon: for the whole planned study at one site, at the given delta.
-        max_grad_norm: L2 bound on one unit's gradient, summed over the unit's examples.
+        max_grad_norm: L2 bound on one unit's gradient, summed over the unit's examples; within what
+            float32 can clip (dp_sgd.py).
         examples_per_patient: so many of a patient's examples, chosen at random, enter a step.
     """
 
@@ -88,7 +89,7 @@ class Privacy(Section):
     unit: Literal["patient", "record"] = "patient"
     epsilon: float = Field(default=8.0, gt=0)
     delta: float = Field(default=1e-5, gt=0, lt=1)
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, ge=1e-6, le=1e6)
     examples_per_patient: int = Field(default=16, ge=1, le=1024)
 
     @property
