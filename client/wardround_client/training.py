@@ -93,9 +93,8 @@ def train(
     """
     received = flatten(module)
     device = examples.labels.device
-    _seed_dropout(device, _example_seed(settings))
     shuffle = torch.Generator().manual_seed(settings.seed)
-    change = torch.Generator(device=device).manual_seed(_example_seed(settings))
+    change = _chances(settings, device)
     optimiser = _optimiser(module, settings)
     patients = examples.patients[index] if _by_patient(settings) else None
     pull = settings.training.proximal * learning_rate(settings.training, settings.round)
@@ -136,28 +135,25 @@ def learning_rate(training: Training, round_number: int) -> float:
     return training.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _example_seed(settings: LocalTraining) -> int:
-    """Seed of what changes examples at random, by their place in the batch: dropout, augmentation.
+def _chances(settings: LocalTraining, device: torch.device) -> torch.Generator:
+    """Prepare the generator that dropout draws from, and return one for augmentation.
 
-    A patient more moves everybody behind to another place. Were the draws known, that would change
-    everybody's gradient, and clipping each by itself would bound nothing: so under DP they are as
-    secret as the noise, and from its source.
+    Both follow the seed, or under DP what nobody can foresee (privacy/chances.py says why).
     """
-    if settings.protection is None:
-        return settings.seed
-    (share,) = settings.protection.noise.uniform(1).tolist()
-    return int(share * 2.0**52)
-
-
-def _seed_dropout(device: torch.device, seed: int) -> None:
-    """Seed the generator that dropout on this device uses.
-
-    `torch.manual_seed` would also note the call's stack for every kind of device there might be,
-    at a millisecond a round.
-    """
-    torch.default_generator.manual_seed(seed)
+    dropout = torch.default_generator
     if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+        dropout = torch.cuda.default_generators[device.index or torch.cuda.current_device()]
+    if settings.protection is None:
+        # `torch.manual_seed` would also note the call's stack for every kind of device there
+        # might be, at a millisecond a round.
+        dropout.manual_seed(settings.seed)
+        return torch.Generator(device=device).manual_seed(settings.seed)
+    from wardround_shared.privacy.chances import make_secret_  # noqa: PLC0415 - slow import
+
+    augmentation = torch.Generator()
+    for generator in (dropout, augmentation):
+        make_secret_(generator, settings.protection.noise)
+    return augmentation
 
 
 def _by_patient(settings: LocalTraining) -> bool:

@@ -96,7 +96,7 @@ def trained(monkeypatch):
 def test_a_round_is_not_trained_again_and_no_earlier_one(hospital, trained, attack):
     for number in (1, 2):
         assert read_update(hospital.train(number)).weight == len(hospital.cohort.train)
-    with pytest.raises(ProtocolError, match="each round is trained once|in rounds 1 to 3"):
+    with pytest.raises(ProtocolError, match=r"each round is trained once|in rounds 1 to 3"):
         hospital.train(**attack)
     assert trained == [1, 2]
     assert len(Journal.read(hospital.journal)) == 2
