@@ -33,9 +33,9 @@ from wardround_shared.privacy.units import Units
 # t = c / (k e), where it is 1 + (k e)^2 / 2c, which is 1 + 1e-6 at k = 10.
 _CANCELLATION = 2e-7
 
-# A row's square is at least this much to a product of norms. The squares of a saturated model's rows
-# underflow, and inputs as large as 1e18 would then make a gradient beyond any bound whose norm reads
-# zero. Overstated like this, it is that of a row of 1e-15.
+# Least squared norm of a row in a product of two. The squares of a saturated model's rows are zero
+# in float32, and with inputs of 1e18 such a row still makes a gradient beyond the bound, whose norm
+# would read zero. It is overstated instead, as that of a row of length 1e-15.
 _LEAST_SQUARE = 1e-30
 
 # To write, square and weigh one number of a gradient takes as long as this many multiply-adds.

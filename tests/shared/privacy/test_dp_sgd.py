@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
+from pydantic import ValidationError
 from scipy import stats
 from torch import nn
 from torch.nn import functional
@@ -17,7 +18,7 @@ from torch.nn import functional
 from wardround_shared.errors import PrivacyError
 from wardround_shared.models import build_model
 from wardround_shared.privacy import DpSgd, InjectedNoise, SystemNoise
-from wardround_shared.study import Cnn, Lstm, Mlp
+from wardround_shared.study import Cnn, Lstm, Mlp, Privacy
 
 BOUND = 0.5
 EXPECTED = 8.0
@@ -59,6 +60,30 @@ class Mixed(nn.Module):
         return self.dense(self.norm(self.embedding(tokens)).mean(dim=1))
 
 
+class Recurrences(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(2, 5, batch_first=True)
+        self.dense = nn.Linear(5, 3)
+
+    def forward(self, main):
+        return self.dense(self.gru(main)[0].mean(dim=1))
+
+
+class Several(nn.Module):
+    """A dense layer that sees positions and is used twice, and ghost norms of a convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.front = nn.Conv1d(60, 80, 3)
+        self.twice = nn.Linear(80, 80)
+        self.dense = nn.Linear(80, 3)
+
+    def forward(self, main):
+        states = self.front(main).transpose(1, 2)
+        return self.dense(self.twice(self.twice(states).tanh()).mean(dim=1))
+
+
 def cnn():
     return nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1), nn.GroupNorm(4, 8), nn.ReLU(), nn.MaxPool2d(2),
@@ -81,6 +106,15 @@ MODELS = {
     "mixed": (Mixed, lambda n: (torch.randint(0, 10, (n, 7)),)),
 }
 
+LAYERS = MODELS | {
+    "gru": (Recurrences, lambda n: (torch.randn(n, 9, 2),)),
+    "several": (Several, lambda n: (torch.randn(n, 60, 4),)),
+    "channels last": (
+        lambda: build_model(Cnn(name="cnn", width=8), ((1, 20, 24),), 3),
+        lambda n: (torch.randn(n, 1, 20, 24),),
+    ),
+}
+
 
 def cross_entropy(output, labels):
     return functional.cross_entropy(output, labels, reduction="none")
@@ -88,7 +122,7 @@ def cross_entropy(output, labels):
 
 def setting(name="mlp", n=6):
     torch.manual_seed(11)
-    make, draw = MODELS[name]
+    make, draw = LAYERS[name]
     return make(), draw(n), torch.randint(0, 3, (n,))
 
 
@@ -405,6 +439,119 @@ class TestOneHugeExample:
         torch.testing.assert_close(together, alone + rest, rtol=1e-4, atol=1e-4)
 
 
+POISONS = [math.nan, math.inf, -math.inf, 1e30]  # the last one is finite, its square is not
+
+
+def weighted(weights):
+    """Each example's loss times a weight: 0 takes it out, and what is not finite spoils it."""
+    return lambda output, labels: cross_entropy(output, labels) * weights
+
+
+@pytest.mark.parametrize("name", LAYERS)
+class TestGradientsThatAreNotFinite:
+    patients = torch.tensor([0, 1, 1, 2, 2, 2])  # in order already, so that weights stay theirs
+
+    @pytest.mark.parametrize("poison", POISONS)
+    @pytest.mark.parametrize("patients", [None, patients], ids=["record", "patient"])
+    def test_of_one_unit_leave_the_sum_of_the_others(self, name, patients, poison):
+        module, inputs, labels = setting(name)
+        theirs = torch.arange(6) == 3 if patients is None else patients == 2
+        weights = torch.ones(6)
+        weights[theirs] = 0.0
+        without_them = summed(module, inputs, labels, weighted(weights), patients=patients)
+        assert without_them.norm() > BOUND / 100
+        # One poisoned example is enough to lose the whole unit.
+        weights[theirs] = 1.0
+        weights[theirs.nonzero()[-1]] = poison
+        with_them = summed(module, inputs, labels, weighted(weights), patients=patients)
+        assert (with_them - without_them).norm() == 0
+
+        kept = ~theirs
+        left_out = summed(
+            module, tuple(x[kept] for x in inputs), labels[kept],
+            patients=None if patients is None else patients[kept],
+        )  # fmt: skip
+        # A smaller batch: the same numbers in another order of additions.
+        assert (with_them - left_out).norm() <= 1e-6 * left_out.norm()
+
+    def test_are_left_out_of_a_split_batch_too(self, name):
+        module, inputs, labels = setting(name)
+        weights = iter([torch.ones(2), torch.tensor([1.0, math.nan]), torch.ones(2)])
+
+        def loss(output, labels):
+            return cross_entropy(output, labels) * next(weights)
+
+        found = summed(module, inputs, labels, loss, max_physical_batch=2)
+        kept = [0, 1, 2, 4, 5]
+        expected = summed(module, tuple(x[kept] for x in inputs), labels[kept])
+        assert (found - expected).norm() <= 1e-6 * expected.norm()
+
+    @pytest.mark.parametrize("poison", POISONS)
+    def test_of_all_units_leave_noise_only(self, name, poison):
+        module, inputs, labels = setting(name)
+        bad = weighted(torch.full((6,), poison))
+        found = summed(module, inputs, labels, bad, noise=InjectedNoise(5), patients=self.patients)
+        nobody = tuple(x[:0] for x in inputs)
+        noise = summed(module, nobody, labels[:0], noise=InjectedNoise(5))
+        assert torch.equal(found, noise)
+
+    def test_of_a_diverged_model_leave_noise_only(self, name):
+        module, inputs, labels = setting(name)
+        with torch.no_grad():
+            for p in module.parameters():
+                p.fill_(math.nan)
+        found = summed(module, inputs, labels, noise=InjectedNoise(5), patients=self.patients)
+        nobody = tuple(x[:0] for x in inputs)
+        noise = summed(module, nobody, labels[:0], noise=InjectedNoise(5))
+        assert torch.equal(found, noise)
+
+    def test_leave_nothing_for_the_next_step(self, name):
+        module, inputs, labels = setting(name)
+        expected = released(module, inputs, labels)
+        before = flat(module).double()
+        with opened(module) as private:
+            private.step(inputs, labels, weighted(torch.full((6,), math.nan)))
+            assert torch.equal(flat(module).double(), before)
+            private.step(inputs, labels, cross_entropy)
+        found = (before - flat(module).double()) * EXPECTED
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("poison", POISONS)
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "mixed"])  # takes tokens
+def test_poisoned_inputs_leave_the_sum_of_the_others(name, poison):
+    module, inputs, labels = setting(name)
+    patients = torch.tensor([0, 1, 1, 2, 2, 2])
+    others = weighted((patients != 2).float())
+    without_them = summed(module, inputs, labels, others, patients=patients)
+    inputs[0][4, ..., 1] = poison
+    moved = (summed(module, inputs, labels, patients=patients) - without_them).norm()
+    if math.isfinite(poison):  # group norm, and gates that saturate, make finite gradients of it
+        assert moved <= BOUND * (1 + 1e-5)
+    else:
+        assert moved == 0
+
+
+@pytest.mark.parametrize("huge", [1.0, 1e6, 1e12, 1e16, 1e18])
+@pytest.mark.parametrize("loss_scale", [1e-12, 1e-18, 1e-22, 1e-30])
+@pytest.mark.parametrize("patients", [(0, 1, 2, 3, 4, 5), (1, 2, 1, 0, 2, 2)], ids=str)
+def test_a_saturated_models_gradients_are_held_by_the_least_bound(huge, loss_scale, patients):
+    # Tiny at the output and huge at the input: a product beyond the bound of factors whose squares
+    # are nothing in float32.
+    least, patients = 1e-6, torch.tensor(patients)
+    for name in ("mlp", "wide"):
+        module, inputs, labels = setting(name)
+        first = module[0]
+        with torch.no_grad():
+            first.weight.mul_(1.0 / huge)
+        inputs[0][patients == 0] *= huge
+        weights = torch.where(patients == 0, loss_scale, 0.0)
+        gradient = summed(
+            module, inputs, labels, weighted(weights), patients=patients, max_grad_norm=least
+        )
+        assert gradient.norm() <= least * (1 + 1e-5)
+
+
 def test_clipping_never_exceeds_the_bound_in_float32():
     module, inputs, labels = setting(n=64)
     for bound in (1e-4, 0.1, 1.0):
@@ -469,6 +616,27 @@ class TestNoise:
         empty, _ = self.drawn()
         assert len(empty.unique()) > 0.9 * len(empty)
 
+    @pytest.mark.parametrize("name", ["mlp", "wide"])
+    def test_is_new_in_every_step_of_one_training(self, name):
+        # A small model's noise is drawn for about a hundred steps at once, a large one's for each.
+        module, inputs, labels = setting(name, n=0)
+        optimiser, seen = sgd(module), []
+        optimiser.register_step_pre_hook(
+            lambda o, *_: seen.append(
+                torch.cat([p.grad.flatten() for p in o.param_groups[0]["params"]])
+            )
+        )
+        steps = 250 if name == "mlp" else 3
+        with opened(module, optimiser, noise=InjectedNoise(2)) as private:
+            for _ in range(steps):
+                private.step(inputs, labels, cross_entropy)
+        noise = torch.stack(seen).double() * EXPECTED / (NOISE * BOUND)
+        # A few of so many float32 are equal by chance.
+        assert len(noise.unique()) > 0.99 * noise.numel()
+        for ahead in (1, 2, steps - 1):
+            product = (noise[ahead:] * noise[:-ahead]).mean().item()
+            assert abs(product) < 6 / math.sqrt(noise[ahead:].numel())
+
     def test_real_noise_cannot_be_repeated(self):
         (first, _), (second, _) = (self.drawn(noise=SystemNoise()) for _ in range(2))
         assert (first - second).norm() > 1.0
@@ -509,25 +677,6 @@ def test_other_optimisers_step_on_the_noised_gradient(optimiser):
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
-    @pytest.mark.parametrize("name", ["mlp", "cnn", "lstm"])
-    def test_gradients_that_are_not_finite(self, name, poison):
-        module, inputs, labels = setting(name)
-        before = flat(module)
-        clean = tuple(x.clone() for x in inputs)
-        inputs[0][3] = poison
-        expected = released(module, clean, labels)
-        with opened(module) as private:
-            for size in (len(labels), 2):  # the poison may be in a later part of the batch
-                private._max_physical_batch = size
-                with pytest.raises(PrivacyError, match="not finite"):
-                    private.step(inputs, labels, cross_entropy)
-                assert torch.equal(flat(module), before)
-            # Nothing of the failed steps is left in the next one.
-            private.step(clean, labels, cross_entropy)
-        found = (before.double() - flat(module).double()) * EXPECTED
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-
     def test_a_loss_over_the_whole_batch(self):
         module, inputs, labels = setting()
         for loss in (functional.cross_entropy, lambda out, y: cross_entropy(out, y).unsqueeze(1)):
@@ -575,6 +724,23 @@ class TestRefusals:
     def test_settings_that_protect_nobody(self, name, value):
         with pytest.raises(PrivacyError, match="positive, finite"):
             opened(setting()[0], **{name: value})
+
+    @pytest.mark.parametrize("bound", [1e-24, 0.99e-6, 1.01e6, 1e30])
+    def test_bounds_that_float32_cannot_clip_to(self, bound):
+        with pytest.raises(PrivacyError, match="max-grad-norm from 1e-06 to 1e"):
+            opened(setting()[0], max_grad_norm=bound)
+        with pytest.raises(ValidationError, match="than or equal to"):
+            Privacy.model_validate({"mechanism": "dp-sgd", "max-grad-norm": bound})
+
+    @pytest.mark.parametrize("bound", [1e-6, 1.0, 1e6])
+    def test_not_the_bounds_that_a_study_may_have(self, bound):
+        with opened(setting()[0], max_grad_norm=bound):
+            assert (
+                Privacy.model_validate(
+                    {"mechanism": "dp-sgd", "max-grad-norm": bound}
+                ).max_grad_norm
+                == bound
+            )
 
     def test_an_optimiser_over_other_parameters(self):
         module, _, _ = setting()

@@ -1,5 +1,7 @@
 """Norms from products are those of the gradients, and never understate them."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -66,12 +68,13 @@ def test_together_they_are_as_one_by_one(sizes, parameters):
         kept = BookKept(
             held.squared_norms(),
             units,
-            lambda factors, values=values: torch.einsum(
+            (torch.ones(units.examples), torch.ones(units.examples)),
+            lambda left, right, values=values: torch.einsum(
                 "u,u...->...",
-                factors[units.of_examples.diff(prepend=torch.tensor([-1])) > 0],
+                left[units.of_examples.diff(prepend=torch.tensor([-1])) > 0],
                 values,
             ),
-            lambda values=values: values,
+            lambda left, right, values=values: values,
         )
         forms.append(held if full else kept)
     together = Together.of(forms)
@@ -80,6 +83,62 @@ def test_together_they_are_as_one_by_one(sizes, parameters):
     torch.testing.assert_close(together.squared_norms(), norms, rtol=1e-5, atol=0)
     sums = torch.cat([form.weighted_sum(factors).flatten() for form in forms])
     torch.testing.assert_close(together.weighted_sum(factors), sums, rtol=1e-5, atol=1e-5)
+
+
+FORMS = {
+    "rank one": ((1, 1, 1, 1), 0, 300),
+    "products of examples": ((2, 1, 3), 0, 300),
+    "ghost norms": ((2, 1, 3), 2, 300),
+    "materialised": ((2, 1, 3), 0, 2),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf, 1e30])
+@pytest.mark.parametrize("side", ["left", "right", "both"])
+class TestAUnitThatIsNotFinite:
+    def gradients(self, form, side, poison):
+        """Of three or four units, with the second one's rows poisoned, and with zeros there."""
+        sizes, positions, outputs = FORMS[form]
+        units = Units(sizes, CPU)
+        left, right = (x[..., :outputs].clone() for x in wide(units, positions))
+        theirs = units.of_examples == 1
+        for rows in {"left": [left], "right": [right], "both": [left, right]}[side]:
+            rows[theirs, ..., ::2] = poison
+        poisoned, path = dense(units, left.clone(), right.clone())
+        assert isinstance(poisoned, Full) == (path == "materialised") == (form == "materialised")
+        left[theirs] = right[theirs] = 0.0
+        zeros, _ = dense(units, left, right)
+        lost = torch.arange(len(units)) == 1
+        return poisoned, zeros, lost
+
+    def test_leaves_the_norms_of_others_as_they_are(self, form, side, poison):
+        poisoned, zeros, lost = self.gradients(form, side, poison)
+        norms = poisoned.squared_norms()
+        assert torch.equal(norms.isfinite(), ~lost)
+        assert torch.equal(norms[~lost], zeros.squared_norms()[~lost])
+
+    def test_is_zero_once_it_is_taken_out(self, form, side, poison):
+        poisoned, zeros, lost = self.gradients(form, side, poison)
+        rest = poisoned.without(lost)
+        assert rest.squared_norms()[lost] == 0
+        assert torch.equal(rest.in_full(), zeros.in_full())
+        factors = torch.rand(len(lost))
+        assert torch.equal(rest.weighted_sum(factors), zeros.weighted_sum(factors))
+        together = Together.of([poisoned, Full(torch.ones(len(lost), 2))]).without(lost)
+        assert together.squared_norms()[lost] == 0
+        assert torch.equal(together.weighted_sum(factors)[-1], factors[~lost].sum())
+
+
+@pytest.mark.parametrize("small", [1e-18, 1e-22, 1e-30])
+def test_a_norm_whose_factors_underflow_is_not_understated(small):
+    units = Units((1,) * 4, CPU)
+    left, right = wide(units, 0)
+    for a, b in ((left * small, right * 1e16), (left * 1e16, right * small)):
+        form, path = dense(units, a, b)
+        assert path == "book-keeping, products of norms"
+        norms = form.in_full().double().flatten(1).norm(dim=1)
+        assert (form.squared_norms().double().sqrt() >= norms * (1 - 1e-6)).all()
 
 
 def test_the_square_norm_of_many_numbers_is_exact():
