@@ -20,7 +20,7 @@ from wardround_shared.privacy.accounting import (
     noise_multiplier_for,
     require_reachable,
 )
-from wardround_shared.study import IndexedData, Study
+from wardround_shared.study import Study
 
 _KEY = "privacy-plan"
 
@@ -48,13 +48,8 @@ class Plan:
         """What one round spends."""
         return self._cost(self.steps_per_round)
 
-    @property
-    def whole_cost(self) -> SampledGaussian:
-        """What all rounds together spend."""
-        return self._cost(self.planned_steps)
-
     def cost_after(self, rounds: int) -> SampledGaussian:
-        """What is still to be spent after so many rounds."""
+        """What is still to be spent after so many rounds; after none of them, the whole."""
         return self._cost(self.planned_steps - rounds * self.steps_per_round)
 
     def _cost(self, steps: int) -> SampledGaussian:
@@ -68,8 +63,7 @@ def charged_unit(study: Study) -> str:
 
     Without a patient key each record passes for a patient, and a bound for patients it is not.
     """
-    known = not isinstance(study.data, IndexedData) or study.data.patient is not None
-    return study.privacy.unit if known else "record"
+    return study.privacy.unit if study.data.names_patients else "record"
 
 
 def units_of(study: Study, cohort: Cohort) -> int:

@@ -1,8 +1,6 @@
 """`wardround-site`: the hospital's command."""
 
-import io
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wardround_shared.errors import WardroundError
+from wardround_shared.terminal import accept_every_letter, say
 
 app = typer.Typer(
     help="Wardround at a hospital: what this site allows, and what it has spent.",
@@ -54,7 +53,7 @@ def show(home: Home, json_: Json = False) -> None:
         policy = load_policy(home / POLICY) if (home / POLICY).exists() else None
         content = overview(opened, policy)
     if json_:
-        typer.echo(json.dumps(content, allow_nan=False))
+        say(json.dumps(content, allow_nan=False))
     else:
         _print_overview(content)
 
@@ -67,19 +66,17 @@ def verify(home: Home, json_: Json = False) -> None:
 
         faults = faults_of(home)
     if json_:
-        typer.echo(json.dumps({"sound": not faults, "faults": faults}))
+        say(json.dumps({"sound": not faults, "faults": faults}))
     for line in faults or ["The ledger is sound."]:
         if not json_:
-            typer.echo(line)
+            say(line)
     if faults:
         raise typer.Exit(1)
 
 
 def main() -> None:
     """Entry point."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a letter that a terminal cannot show
+    accept_every_letter()
     app()
 
 

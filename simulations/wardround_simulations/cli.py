@@ -15,8 +15,8 @@ from rich.console import Console
 
 from wardround_shared.errors import StudyError, WardroundError
 from wardround_shared.study import Study, load_study
+from wardround_shared.terminal import accept_every_letter, say
 from wardround_simulations.backends import warm_pool
-from wardround_simulations.terminal import accept_every_letter, say
 
 app = typer.Typer(
     help="Wardround: one model learned across hospitals, and no record ever moved.",
@@ -335,7 +335,8 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
         )
         least = min(privacy["ledger"].items(), key=lambda book: book[1]["left"])
         lines.append(_ledger_line(*least))
-        lines.append(f"privacy: outside epsilon: {'; '.join(privacy['outside'])}")
+        outside = "; ".join(one["what"] for one in privacy["disclosures"])
+        lines.append(f"privacy: outside epsilon: {outside}")
         if summary["noise"] != "system":
             lines.append("privacy: the noise was INJECTED FOR A TEST: this model is not private")
     if summary["secure_aggregation"]:

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from wardround_server.observer import Metrics
 from wardround_server.rounds import Dropped, RosterLine
-from wardround_simulations.terminal import say
+from wardround_shared.terminal import say
 
 
 class PlainLines:

@@ -139,14 +139,12 @@ def _about(study: Study, cohorts: CohortSet, cohort: Cohort) -> dict[str, Any]:
 def _privacy(study: Study, ledgers: Ledgers | None, run: str) -> dict[str, Any]:
     privacy = study.privacy
     told = [dataclasses.asdict(one) for one in disclosures(study)]
-    outside = [one["what"] for one in told]
     if not privacy.private or ledgers is None:
         return {
             "mechanism": "none",
             "unit": None,
             "delta": None,
             "epsilon": {},
-            "outside": outside,
             "disclosures": told,
         }
     spent = {}
@@ -169,7 +167,6 @@ def _privacy(study: Study, ledgers: Ledgers | None, run: str) -> dict[str, Any]:
         "planned_epsilon": privacy.epsilon,
         "delta": privacy.delta,
         "max_grad_norm": privacy.max_grad_norm,
-        "outside": outside,
         "disclosures": told,
         "epsilon": {site: values["epsilon"] for site, values in spent.items()},
         "spent": spent,

@@ -74,7 +74,7 @@ class TestPlan:
         assert solved.steps_per_round == 2 * math.ceil(100 / 16)
         assert solved.planned_steps == 3 * solved.steps_per_round
         spent = epsilon_spent([solved.round_cost] * 3, study.privacy.delta)
-        assert spent == epsilon_spent([solved.whole_cost], study.privacy.delta)
+        assert spent == epsilon_spent([solved.cost_after(0)], study.privacy.delta)
         assert 0.98 * study.privacy.epsilon < spent.epsilon <= study.privacy.epsilon
 
     def test_fewer_units_than_a_batch_are_in_every_step(self, study):

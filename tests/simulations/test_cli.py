@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from wardround_shared.errors import StudyError
+from wardround_shared.terminal import accept_every_letter
 from wardround_simulations import cli
-from wardround_simulations.terminal import accept_every_letter
 
 MEASURED = {"auroc": 0.9, "accuracy": 0.8, "n": 12}
 SUMMARY = {

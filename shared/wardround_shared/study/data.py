@@ -98,6 +98,11 @@ class _Cohort(Section):
     unreadable_share: float = Field(default=0.05, ge=0.0, le=1.0)
     max_per_patient: int | None = Field(default=None, ge=1)
 
+    @property
+    def names_patients(self) -> bool:
+        """Whether it is known which examples are of one patient."""
+        return True
+
 
 class IndexedData(_Cohort):
     """An index table that gives label, patient and site of each example.
@@ -124,6 +129,11 @@ class IndexedData(_Cohort):
         if self.header == bool(self.columns):
             raise ValueError("give columns exactly when header = false")
         return self
+
+    @property
+    def names_patients(self) -> bool:
+        """Whether there is a patient key; without it each example passes for a patient."""
+        return self.patient is not None
 
 
 class TableData(IndexedData):

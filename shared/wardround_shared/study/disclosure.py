@@ -6,7 +6,7 @@ hospital reads it before it approves a study; every summary and report of a run 
 
 from dataclasses import dataclass
 
-from wardround_shared.study.data import IndexedData, SignalsData, WfdbData
+from wardround_shared.study.data import SignalsData, WfdbData
 from wardround_shared.study.document import Study
 from wardround_shared.study.preprocessing import Impute, Standardise
 
@@ -123,7 +123,4 @@ def _records_see_each_other(study: Study) -> bool:
 
 
 def _patients_unknown(study: Study) -> bool:
-    data = study.data
-    return (
-        study.privacy.unit == "patient" and isinstance(data, IndexedData) and data.patient is None
-    )
+    return study.privacy.unit == "patient" and not study.data.names_patients

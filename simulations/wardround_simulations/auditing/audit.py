@@ -10,8 +10,7 @@ m = canaries, P = parameters.
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from wardround_simulations.auditing.bounds import Guesses, best_guesses, largest
 from wardround_simulations.auditing.canaries import Canaries, WithCanaries, make_canaries
 from wardround_simulations.auditing.scores import auroc, true_positive_rate
 from wardround_simulations.auditing.subject import Subject, open_subject
+from wardround_simulations.threads import one_torch_thread
 
 CONFIDENCE = 0.95
 EPSILON = 2.0
@@ -94,7 +94,7 @@ def audit_run(
     )
     planned = plan(study, subject.units + settings.canaries // 2)
     protection = Protection(plan=planned, privacy=study.privacy, noise=noise)
-    with _one_thread():
+    with one_torch_thread():
         change = _train(subject, study, protection, canaries, watched)
     scores = canaries.scores(change)
     guesses = best_guesses(
@@ -170,17 +170,6 @@ def _train(
     return change
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Hold torch to one thread, as every site of a simulation does."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _bare_sum(study: Study, planned: Plan, canaries: Canaries) -> Training:
     """Plain gradient steps, so small that the model hardly moves.
 
@@ -210,7 +199,7 @@ def _bare_sum(study: Study, planned: Plan, canaries: Canaries) -> Training:
 
 def _claimed(planned: Plan, privacy: Privacy) -> float:
     """What the accountant says of all rounds, and never more than what was to be planned for."""
-    spent = epsilon_spent([planned.whole_cost], privacy.delta)
+    spent = epsilon_spent([planned.cost_after(0)], privacy.delta)
     return min(spent.epsilon, privacy.epsilon)
 
 

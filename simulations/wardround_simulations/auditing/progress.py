@@ -6,7 +6,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import track
 
-from wardround_simulations.terminal import say
+from wardround_shared.terminal import say
 
 
 def rounds_on(stream: TextIO) -> Callable[[Sequence[int]], Iterable[int]]:

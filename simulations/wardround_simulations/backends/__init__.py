@@ -15,13 +15,13 @@ load those while they warm up::
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from wardround_simulations.backends.pool import ProcessPool
+from wardround_simulations.threads import one_torch_thread
 
 if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
@@ -116,7 +116,7 @@ def run(
         msg = "at least one worker is needed"
         raise ValueError(msg)
     # Each backend is imported when it is asked for: Ray is an extra, and Flower takes a while.
-    with _one_torch_thread():
+    with one_torch_thread():
         if backend == "inline":
             from wardround_simulations.backends.inline import run_inline  # noqa: PLC0415
 
@@ -133,16 +133,3 @@ def run(
             run_ray(
                 server_app, client_factory, nodes, run_id=run_id, workers=workers, device=device
             )
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Hold torch to one thread: sums over several threads differ in their last bits."""
-    import torch  # noqa: PLC0415  (a second that workers use to warm up)
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -34,6 +34,7 @@ from wardround_simulations.benchmarks.dp_models import (
     patients,
     with_opacus_layers,
 )
+from wardround_simulations.threads import one_torch_thread
 
 Step = Callable[[], object]
 
@@ -62,7 +63,7 @@ def bench_dp(
         subjects: models to measure.
         seconds: for each model; at least `LEAST_REPEATS` steps are taken, whatever they last.
     """
-    with _one_thread(), warnings.catch_warnings():
+    with one_torch_thread(), warnings.catch_warnings():
         # Opacus' hooks complain of first layers, PyTorch of the layout of Opacus' gradients.
         warnings.simplefilter("ignore")
         rows = [_row(subject, seconds) for subject in subjects]
@@ -151,16 +152,6 @@ def _no_word_from_the_profiler() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # --- what is measured ------------------------------------------------------------------------
