@@ -1,18 +1,19 @@
 """What a study may spend at one site: the plan, solved once, and its rounds, taken off the ledger.
 
-The plan lies in the node's Flower context, so that it need not be solved again; it says nothing
-about what was spent. That is in the site's ledger, on disk before a round is trained.
+The plan lies in the state of the run, so that it need not be solved again; it says nothing about
+what was spent. That is in the site's ledger, on disk before a round is trained.
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ConfigRecord
 
 from wardround_client.cohort import Cohort
 from wardround_client.ledger import Ledger, Purpose
 from wardround_client.policy import Policy
+from wardround_client.run_state import RunState
 from wardround_shared.errors import BudgetError, PrivacyError
 from wardround_shared.messages import Header
 from wardround_shared.privacy.accounting import (
@@ -148,11 +149,11 @@ class Account:
         self._population = policy.population_of(data_set)
         self._data_set = data_set
 
-    def admit(self, state: RecordDict, run: str) -> None:
+    def admit(self, state: RunState, run: str) -> None:
         """Refuse a study whose plan does not fit into what is left, before anything is trained.
 
         Args:
-            state: the node's own; keeps the plan.
+            state: of the run; keeps the plan.
             run: what was reserved for it already is not asked for again.
 
         Raises:
@@ -174,8 +175,14 @@ class Account:
             cap=self._cap,
         )
 
-    def reserve(self, state: RecordDict, header: Header) -> Reservation:
+    def reserve(self, state: RunState, header: Header, *, take_up: bool = False) -> Reservation:
         """Pay for one round; on disk when this returns, whatever becomes of the training.
+
+        Args:
+            state: of the run; keeps the plan.
+            header: of the request.
+            take_up: whether what was paid for this round before will do, if its training broke off
+                (see `Ledger.reserve`).
 
         Raises:
             BudgetError: the round is not in the plan, was paid for before, or passes the cap.
@@ -187,7 +194,27 @@ class Account:
                 f"The planned privacy budget is spent: round {header.round} of "
                 f"{self._study.training.rounds} was asked for; more rounds need a new study."
             )
-        purpose = Purpose(
+        number = self._ledger.reserve(
+            planned.round_cost, purpose=self._purpose(header), cap=self._cap, take_up=take_up
+        )
+        return Reservation(plan=planned, number=number)
+
+    def commit(self, reservation: Reservation) -> None:
+        """Note that the training that was paid for has ended."""
+        self._ledger.commit(reservation.number)
+
+    def settle(self, state: RunState, header: Header) -> None:
+        """Commit what was paid for a round that ended before a crash, if that is still to be done.
+
+        Raises:
+            PrivacyError: it was paid for otherwise than planned, the cohort has changed, or the
+                ledger is not sound, cannot be written, or does not know the round.
+        """
+        cost = self._plan(state).round_cost
+        self._ledger.settle(cost, purpose=self._purpose(header))
+
+    def _purpose(self, header: Header) -> Purpose:
+        return Purpose(
             study=self._study.study.name,
             study_id=self._study.study_id,
             run=header.run,
@@ -196,14 +223,8 @@ class Account:
             population=self._population,
             unit=charged_unit(self._study),
         )
-        number = self._ledger.reserve(planned.round_cost, purpose=purpose, cap=self._cap)
-        return Reservation(plan=planned, number=number)
 
-    def commit(self, reservation: Reservation) -> None:
-        """Note that the training that was paid for has ended."""
-        self._ledger.commit(reservation.number)
-
-    def _plan(self, state: RecordDict) -> Plan:
+    def _plan(self, state: RunState) -> Plan:
         """The plan as solved at the start of the run."""
         record = state.get(_KEY)
         if not isinstance(record, ConfigRecord):

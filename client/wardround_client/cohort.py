@@ -24,16 +24,18 @@ from numpy.typing import NDArray
 from wardround_client.cohort_files import copy_rows, folder_name, sizes
 from wardround_client.cohort_pool import (
     Pool,
+    at_one_site,
     read_pool,
     require_examples,
     require_one_site,
     require_share,
 )
+from wardround_client.progress import Progress, unwatched
 from wardround_client.sources import SetAside, Source, open_source
 from wardround_client.split import in_validation, with_both_sides
 from wardround_shared.errors import DataError
 from wardround_shared.preprocessing import Recipe
-from wardround_shared.study import Study
+from wardround_shared.study import IndexedData, Study
 
 NO_SITE = "(no site)"
 # Raise it with any change of what is written: caches are kept by it.
@@ -148,7 +150,13 @@ def kept_cohorts(folder: Path) -> CohortSet | None:
 
 
 def build_cohorts(
-    study: Study, folder: Path, *, cache: Path, partition: Partition | None
+    study: Study,
+    folder: Path,
+    *,
+    cache: Path,
+    partition: Partition | None = None,
+    hospital: str | None = None,
+    progress: Progress = unwatched,
 ) -> CohortSet:
     """Read and decode the data once, group it by site, and keep the result.
 
@@ -160,6 +168,9 @@ def build_cohorts(
         folder: data folder.
         cache: where cohorts are kept; made if need be.
         partition: deals the examples to virtual sites instead.
+        hospital: name of the one site that all the data belong to, whatever site key the study
+            has for simulations: for a site that opens its own data.
+        progress: is told of each record that was read.
 
     Raises:
         CohortError: no example is left, too many were set aside, a label is unknown, a patient
@@ -167,8 +178,10 @@ def build_cohorts(
         DataError: the data is not as the study says, or the cache cannot be written.
         StudyError: the study is impossible.
     """
+    if hospital is not None:
+        study = _without_site_key(study)
     source, recipe = open_source(study, folder), Recipe(study)
-    target = cache / _key(study, source, recipe, partition)
+    target = cache / _key(study, source, recipe, partition, hospital)
     kept = kept_cohorts(target)
     if kept is not None:
         return kept
@@ -176,7 +189,7 @@ def build_cohorts(
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=".building-", dir=cache))
         try:
-            _build(study, source, recipe, partition, building)
+            _build(study, source, recipe, partition, building, hospital=hospital, progress=progress)
             _put_in_place(building, target)
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -188,7 +201,19 @@ def build_cohorts(
 # --- the cache -------------------------------------------------------------------------------
 
 
-def _key(study: Study, source: Source, recipe: Recipe, partition: Partition | None) -> str:
+def _without_site_key(study: Study) -> Study:
+    if not isinstance(study.data, IndexedData):
+        return study
+    return study.model_copy(update={"data": study.data.model_copy(update={"site": None})})
+
+
+def _key(
+    study: Study,
+    source: Source,
+    recipe: Recipe,
+    partition: Partition | None,
+    hospital: str | None,
+) -> str:
     data = study.data.model_dump(mode="json", by_alias=True)
     content = {
         "layout": _LAYOUT,
@@ -199,6 +224,8 @@ def _key(study: Study, source: Source, recipe: Recipe, partition: Partition | No
         "files": source.fingerprint(),
         "partition": partition.description if partition else None,
     }
+    if hospital is not None:
+        content["hospital"] = hospital
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -241,10 +268,19 @@ def _cache_fault(cache: Path, error: OSError) -> str:
 
 
 def _build(
-    study: Study, source: Source, recipe: Recipe, partition: Partition | None, target: Path
+    study: Study,
+    source: Source,
+    recipe: Recipe,
+    partition: Partition | None,
+    target: Path,
+    *,
+    hospital: str | None,
+    progress: Progress,
 ) -> None:
     """Decode everything into one pool, then deal the pool to the sites' folders."""
-    pool = read_pool(study, source, recipe, target / ".pool")
+    pool = read_pool(study, source, recipe, target / ".pool", progress)
+    if hospital is not None:
+        pool = at_one_site(pool, hospital)
     require_examples(pool)
     require_share(pool, study.data.unreadable_share)
     examples = np.empty(len(pool.labels), dtype=_EXAMPLE)

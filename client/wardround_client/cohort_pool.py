@@ -6,7 +6,7 @@ n = examples.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wardround_client.cohort_files import GrowingArray
+from wardround_client.progress import READING, Progress, unwatched
 from wardround_client.sources import RawRecord, SetAside, Source
 from wardround_client.split import patient_code
 from wardround_shared.errors import CohortError, UnreadableError
@@ -41,7 +42,9 @@ class Pool:
     aside: tuple[SetAside, ...]
 
 
-def read_pool(study: Study, source: Source, recipe: Recipe, folder: Path) -> Pool:
+def read_pool(
+    study: Study, source: Source, recipe: Recipe, folder: Path, progress: Progress = unwatched
+) -> Pool:
     """Decode every record into npy files in a new folder.
 
     Raises:
@@ -53,7 +56,8 @@ def read_pool(study: Study, source: Source, recipe: Recipe, folder: Path) -> Poo
     with ExitStack() as stack:
         writer = _Writer(folder, stack)
         kept, aside = [], []
-        for record in source.records():
+        for read, record in enumerate(source.records(), start=1):
+            progress(READING, read, 0)
             outcome = record if isinstance(record, SetAside) else writer.add(record, recipe)
             if isinstance(outcome, SetAside):
                 aside.append(outcome)
@@ -68,6 +72,15 @@ def read_pool(study: Study, source: Source, recipe: Recipe, folder: Path) -> Poo
         labels=np.array([example.label for example in kept], dtype=np.int64),
         patients=np.array([codes[example.patient] for example in kept], dtype=np.int64),
         aside=tuple(aside),
+    )
+
+
+def at_one_site(pool: Pool, site: str) -> Pool:
+    """The pool with everything in it, used or set aside, at one site."""
+    return replace(
+        pool,
+        sites=(site,) * len(pool.keys),
+        aside=tuple(replace(case, site=site) for case in pool.aside),
     )
 
 

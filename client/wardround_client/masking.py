@@ -1,7 +1,7 @@
 """How a site answers in a run with secure aggregation: it accepts first, and touches data after.
 
-Accepting checks the whole request and spends the right to answer it. What fails later leaves the
-request unanswered for good, and for one reason only.
+Accepting checks the whole request. What fails later leaves the request unanswered, and for one
+reason only.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from wardround_shared.vectors import sums_layout, update_layout
 
 _log = logging.getLogger(__name__)
 
-_NO_ANSWER = (
+NO_ANSWER = (
     "This site took the request and could not answer it; its own log says why (among the reasons "
     "are a diverged training, which a lower training.learning-rate helps, and more examples than "
     "aggregation.largest-cohort)."
@@ -76,7 +76,7 @@ class MaskedAnswers:
         length: int,
         fitted: Fitted = (),
     ) -> Masking:
-        """Check a request and spend the right to answer it, before any data are touched.
+        """Check a request and take the right to mask an answer to it, before data are touched.
 
         Args:
             message_type: what is asked for.
@@ -86,8 +86,8 @@ class MaskedAnswers:
             fitted: preprocessing constants that came with it.
 
         Raises:
-            PrivacyError: the request does not bring secure aggregation, or not rightly, or not for
-                the first time.
+            PrivacyError: the request does not bring secure aggregation, or not rightly, or the
+                question is not to be answered any more.
             ProtocolError: the study asks for no such sum in that round.
         """
         if MASK_REQUEST not in request.secure:
@@ -128,7 +128,7 @@ class MaskedAnswers:
                 error,
                 exc_info=not isinstance(error, WardroundError),
             )
-            raise RunError(_NO_ANSWER) from error
+            raise RunError(NO_ANSWER) from error
 
     def _rounding(self, message_type: str, round_number: int) -> RandomBytes:
         """Where the chances of stochastic rounding come from in one answer."""

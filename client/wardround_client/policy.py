@@ -1,18 +1,23 @@
 """The site's policy file: what this hospital allows, whatever a study asks for.
 
-It is written by the hospital and never leaves it. So far it has the caps of the privacy ledger.
+It is written by the hospital and never leaves it. Here are the caps of the privacy ledger; `rules`
+has what else a study must keep. docs/site-policy.md explains every key.
 """
 
 import json
 import sys
 import tomllib
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from wardround_client.ledger import Cap
-from wardround_shared.errors import PolicyError
+from wardround_client.rules import Rules
+from wardround_shared.errors import NotAllowedError, PolicyError
+from wardround_shared.study import Study
 from wardround_shared.study.section import Section
 
 TEMPLATE = """\
@@ -25,6 +30,20 @@ TEMPLATE = """\
 epsilon = 8.0
 # The chance that the promise does not hold; well below 1 / (number of patients).
 delta = 1e-5
+
+[rules]
+# This site gives its part only to sums over at least so many sites.
+minimum-cohort = 3
+# With false, a study may let the server see what this site alone has learned.
+require-secure-aggregation = true
+# With true, a study may train without differential privacy: nothing then bounds what it reveals.
+allow-without-privacy = false
+# The models that a study may ask for; without this line all of them.
+# models = ["mlp", "cnn", "lstm"]
+# When this site answers, in the local time of this machine; without this line always.
+# hours = "20:00-06:00"
+# What it trains on: "cuda" refuses to start without a GPU, "auto" takes one if there is one.
+device = "auto"
 
 # A data set may have a cap of its own. Data sets with the same patients have to name the same
 # population: their studies are charged to one account. Without a population it is the data set's
@@ -81,6 +100,7 @@ class Policy(Section):
     """A whole policy file."""
 
     privacy: PrivacyPolicy = PrivacyPolicy()
+    rules: Rules = Rules()
     data_sets: dict[_Name, DataSetPolicy] = Field(default_factory=dict)
 
     @staticmethod
@@ -91,6 +111,35 @@ class Policy(Section):
             PolicyError: a value that is no cap.
         """
         return _check({"privacy": {"epsilon": epsilon, "delta": delta}}, origin="policy")
+
+    def check(self, study: Study, *, data_set: str, sites: int | None, now: datetime) -> None:
+        """Refuse a study that this site does not allow; what it has spent is the ledger's to say.
+
+        Args:
+            study: that asks.
+            data_set: name of the data that it is about.
+            sites: on the roster of the run; None: not known yet.
+            now: with a time zone, or in local time.
+
+        Raises:
+            NotAllowedError: naming the first rule; the sentence may leave the site.
+        """
+        for sentence in self.refusals(study, data_set=data_set, sites=sites):
+            raise NotAllowedError(sentence)
+        if (closed := self.rules.closed_at(now)) is not None:
+            raise NotAllowedError(closed)
+
+    def refusals(self, study: Study, *, data_set: str, sites: int | None) -> Iterator[str]:
+        """Every rule that the study does not keep at any hour, one sentence each; see `check`."""
+        yield from self.rules.refusals(study, sites=sites)
+        cap, asked = self.cap_of(data_set), study.privacy
+        # A smaller delta than the cap's is another promise, which only the accountant can compare.
+        if asked.private and asked.epsilon > cap.epsilon and asked.delta >= cap.delta:
+            yield (
+                f"This site allows epsilon {cap.epsilon:g} at delta {cap.delta:g} for these "
+                f"patients, over all studies, and this one asks for {asked.epsilon:g} at delta "
+                f"{asked.delta:g}; ask for less."
+            )
 
     def population_of(self, data_set: str) -> str:
         """Whose account the studies on a data set are charged to."""
@@ -164,7 +213,7 @@ def _check(content: dict[str, Any], *, origin: str) -> Policy:
         key = ".".join(str(part) for part in fault["loc"] if part != "[key]")
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
-            message = "there is no such key; check its spelling against docs/ledger.md"
+            message = "there is no such key; check its spelling against docs/site-policy.md"
         elif fault["type"] != "value_error":
             given = json.dumps(fault["input"], default=str)[:80]
             message = f"{given} is not allowed here, {message[:1].lower()}{message[1:]}"

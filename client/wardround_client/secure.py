@@ -1,7 +1,8 @@
 """A site's part in secure aggregation, with its one-shot state on disk before anything is sent.
 
 The protocol itself is `wardround_shared.secure_aggregation`; here are only the files. Layout of the
-folder, mode 0700: `identity.key`, `state`, `spent/` (one empty file for each answer given).
+folder, mode 0700: `state`, `spent/` (a file for each answer given) and, unless the site keeps it
+elsewhere, `identity.key`.
 """
 
 import errno
@@ -11,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import mkstemp
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +69,9 @@ def write_identity(folder: Path, private: bytes) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SpentFiles:
-    """The register of answers given: an empty file for each, made exclusively.
+    """The register of answers given: a file for each, made exclusively, never written again.
+
+    It is empty, or holds the 32 bytes that its token was bound to.
 
     Attributes:
         durable: whether a file survives a power cut before the answer is sent; a simulation, whose
@@ -86,9 +90,7 @@ class SpentFiles:
         """
         with _written("The register of given answers"):
             try:
-                file = os.open(
-                    self.folder / token.hex(), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600
-                )
+                file = os.open(self._file(token), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
             except FileExistsError as error:
                 raise SpentError(
                     "This site has given that answer in this round already; it waits for the next."
@@ -100,10 +102,55 @@ class SpentFiles:
             finally:
                 os.close(file)
 
+    def bind(self, token: bytes, value: bytes) -> None:
+        """See `OneShots.bind`.
+
+        Raises:
+            SpentError: the token was bound to another value before.
+            PrivacyError: as for `spend`.
+        """
+        with _written("The register of given answers"):
+            # Whole under another name first: a file cut short by a crash would burn the token.
+            file, unfinished = mkstemp(prefix=".", dir=self.folder)
+            try:
+                with os.fdopen(file, "wb") as opened:
+                    opened.write(value)
+                    opened.flush()
+                    if self.durable:
+                        os.fsync(opened.fileno())
+                with suppress(FileExistsError):
+                    os.link(unfinished, self._file(token))
+            finally:
+                Path(unfinished).unlink()
+            if self._file(token).read_bytes() != value:
+                raise SpentError("This site has answered that in another way already.")
+            if self.durable:  # also if it was there: who made it may not have come so far
+                _sync_folder(self.folder)
+
+    def spent(self, token: bytes) -> bool:
+        """See `OneShots.spent`.
+
+        Raises:
+            PrivacyError: the register cannot be read.
+        """
+        try:
+            self._file(token).stat()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise PrivacyError(
+                f"The register of given answers cannot be read ({error.strerror}); see to the disk "
+                "of this site."
+            ) from error
+        return True
+
+    def _file(self, token: bytes) -> Path:
+        return self.folder / token.hex()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Acceptance:
-    """A request for a masked vector that was checked, and whose one answer is spent.
+    """A request for a masked vector that was checked, and whose masks are spent.
 
     Attributes:
         mask: for the vector.
@@ -126,17 +173,26 @@ class SecureMember:
     """One site in the secure sums of one run."""
 
     def __init__(
-        self, folder: Path, *, terms: Terms, site: str, smallest_cohort: int, durable: bool
+        self,
+        folder: Path,
+        *,
+        terms: Terms,
+        site: str,
+        smallest_cohort: int,
+        durable: bool,
+        identity_file: Path | None = None,
     ) -> None:
         """Take up where the folder says, or begin.
 
         Args:
-            folder: of this site and run; holds `identity.key`.
+            folder: of this site and run.
             terms: as this site has approved them.
             site: its name in the roster.
             smallest_cohort: fewest sites of a sum that this site accepts; at least the study's
                 `minimum-sites`.
             durable: see `SpentFiles`.
+            identity_file: the Ed25519 private key, 32 bytes; `identity.key` in the folder by
+                default.
 
         Raises:
             SecureAggregationError: the roster or the stored state is not acceptable.
@@ -154,7 +210,7 @@ class SecureMember:
         self._site = start(
             terms=terms,
             site=site,
-            identity=_read_identity(folder / "identity.key"),
+            identity=_read_identity(identity_file or folder / "identity.key"),
             random=os.urandom,
             one_shots=SpentFiles(folder=spent, durable=durable),
             smallest_cohort=smallest_cohort,
@@ -174,10 +230,10 @@ class SecureMember:
     def accept(
         self, received: Encoded, *, layout: VectorLayout, model_digest: bytes, question: bytes
     ) -> Acceptance:
-        """Check a request for a masked vector and spend the right to answer it.
+        """Check a request for a masked vector and spend the masks of its round.
 
         No data is needed: they are touched once this has returned. Should anything fail from here
-        on, the request stays unanswered for good.
+        on, this round stays without an answer of this site; the question can be asked in another.
 
         Args:
             received: the protocol's messages that came with the request.
@@ -210,7 +266,7 @@ class SecureMember:
         return self._with_the_next(answer, received=received)
 
     def unmask(self, received: Encoded) -> dict[str, bytes]:
-        """Give out one share of each site of the cohort.
+        """Give out one share of each site of the cohort; the same again for the same request.
 
         Raises:
             SecureAggregationError: refused; nothing is sent.

@@ -6,7 +6,6 @@ L = metric counts, S = summed statistics.
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +16,17 @@ from torch import nn
 
 from wardround_client import outbound
 from wardround_client.account import Account, Reservation
+from wardround_client.answering import Answering
+from wardround_client.answers import AnsweredOnce, AnswerStore, Formed
 from wardround_client.cohort import Cohort
 from wardround_client.journal import Journal
 from wardround_client.masking import MaskedAnswers
+from wardround_client.outbound import Masking
 from wardround_client.prepared import prepare, prepared_key
+from wardround_client.progress import PREPARING, Progress, unwatched
 from wardround_client.received import Expected, Request
-from wardround_client.rounds import begin_round
+from wardround_client.rounds import RoundPayment
+from wardround_client.run_state import RunState
 from wardround_client.secure import SecureMember
 from wardround_client.training import (
     Examples,
@@ -116,18 +120,44 @@ class Site:
         journal: Journal,
         account: Account | None = None,
         member: Callable[[], SecureMember] | None = None,
+        answers: AnswerStore | None = None,
+        state: RunState | None = None,
+        progress: Progress = unwatched,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """A site that takes part in a study.
+
+        Args:
+            cohort: its data.
+            workplace: what it has in common with others of this process.
+            models: of this process.
+            journal: of the site and run.
+            account: its way to the ledger; None only if the study is not private.
+            member: its part in secure aggregation, read anew for each request.
+            answers: what it remembers of its answers in the one run that it takes part in; without
+                it a question is answered once, which is enough where no process dies.
+            state: what it keeps of that run; without it the state of the node that comes with
+                each request.
+            progress: is told how far long work has got.
+            clock: seconds, for the journal.
+
+        Raises:
+            ValueError: one of answers and state without the other: a site that answers again has to
+                know, after a crash, which round was the last.
+        """
+        if (answers is None) != (state is None):
+            raise ValueError("a site keeps both its answers and the state of the run, or neither")
         self._cohort = cohort
         self._workplace = workplace
         self._models = models
         self._journal = journal
         self._account = account
+        self._state = state
+        self._progress = progress
         self._clock = clock
         self._recipe = Recipe(workplace.study)
         # Kept from round to round: mapped files, or tensors on the GPU.
         self._examples: tuple[str, Examples] | None = None
-        self._asked: set[tuple[str, bytes]] = set()
         self._shapes = tuple(tuple(array.shape[1:]) for array in cohort.arrays)
         self._expected = Expected(workplace.study, self._recipe, self._shapes)
         self._masked = MaskedAnswers(
@@ -136,31 +166,43 @@ class Site:
             member=member,
             rounding_seed=workplace.seed if workplace.repeatable else None,
         )
+        self._answers = AnsweredOnce() if answers is None else answers
+        self._answering = Answering(
+            site=cohort.site,
+            secure=workplace.study.aggregation.secure,
+            expected=self._expected,
+            masked=self._masked,
+            answers=self._answers,
+        )
 
     def check(self, header: Header) -> None:
-        """Refuse a request for any other study.
+        """Refuse a request for any other study, or of a run that this site does not take part in.
 
         Raises:
-            ProtocolError: the study's hash is not the one that this site knows.
+            ProtocolError: the study's hash is not the one that this site knows, or the run is
+                another one.
         """
         if header.study_id != self._workplace.study.study_id:
             raise ProtocolError(
                 "The server asks for a study that this site has not agreed to "
                 f"(id {header.study_id[:12]})."
             )
+        self._answers.require_run(header.run)
 
     def greet(self, run: str, state: RecordDict) -> RecordDict:
         """Name, software and the shape of an example, if the study's plan fits the ledger.
 
         Args:
             run: name of the run.
-            state: the node's own state; keeps the privacy plan.
+            state: the node's own; keeps the privacy plan if this site has no other place.
 
         Raises:
             PrivacyError: it does not fit, or there is no ledger.
+            ProtocolError: this site does not take part in that run.
         """
+        self._answers.require_run(run)
         if self._workplace.study.privacy.private:
-            self._accountant().admit(state, run)
+            self._accountant().admit(self._kept(state), run)
         return outbound.greeting(
             Greeting(site=self._cohort.site, software=__version__, shapes=self._shapes)
         )
@@ -174,20 +216,24 @@ class Site:
         if self._workplace.study.training.class_weights == "none":
             raise ProtocolError("The server asks for class counts, which this study does not need.")
         classes = len(self._workplace.study.study.classes)
-        masking = self._masking(CLASS_COUNTS, request, length=classes)
-        with self._answering(masking):
+
+        def work(masking: Masking | None) -> Formed:
             counts = np.bincount(self._cohort.labels[self._cohort.train], minlength=classes)
             return _sums(masking, CLASS_COUNTS, counts.astype(np.float64))
+
+        return self._answering.answer(CLASS_COUNTS, request, work, length=classes)
 
     def statistics(self, request: Request, model: GlobalModel) -> RecordDict:
         """Sums over the training split that the next fitted preprocessing step needs [S]."""
         cohort, fitted = self._cohort, model.fitted
         self._expected.check_model(STATISTICS, model)
         length = self._recipe.statistics_length(self._shapes, fitted)
-        masking = self._masking(STATISTICS, request, length=length, fitted=fitted)
-        with self._answering(masking):
+
+        def work(masking: Masking | None) -> Formed:
             sums = self._recipe.statistics(cohort.arrays, fitted, index=cohort.train)
             return _sums(masking, STATISTICS, sums)
+
+        return self._answering.answer(STATISTICS, request, work, length=length, fitted=fitted)
 
     def train(self, request: Request, model: GlobalModel, state: RecordDict) -> RecordDict:
         """Evaluate the received model, train it, and form the one vector that leaves.
@@ -195,47 +241,37 @@ class Site:
         Args:
             request: as it came.
             model: the global model.
-            state: the node's own state; holds the last round and the privacy plan.
+            state: the node's own; holds the last round and the privacy plan if this site has no
+                other place.
 
         Raises:
             ProtocolError: this round or a later one was trained before.
             BudgetError: the ledger has no room for the round; nothing is trained.
         """
-        header = request.header
         self._expected.check_model(TRAIN, model)
         module = self._models.load(self._shapes, model)
-        masking = self._masking(TRAIN, request, length=model.parameters.size, fitted=model.fitted)
-        begin_round(state, header.round)
-        reservation = self._reserve(header, state)
-        # From here on the data are touched: answered or not, the request is spent and paid for.
-        with self._answering(masking):
-            started = self._clock()
-            examples = self._prepared(model.fitted)
-            counts = self._validate(module, examples)
-            evaluated = self._clock()
-            settings = self._settings(header, model, reservation)
-            delta = train(module, examples, torch.from_numpy(self._cohort.train), settings)
-            trained = self._clock()
-            if reservation is not None:
-                self._accountant().commit(reservation)
-            self._write(
-                header,
-                counts,
-                evaluation_seconds=evaluated - started,
-                training_seconds=trained - evaluated,
-            )
-            weight = len(self._cohort.train)
-            if masking is None:
-                return outbound.update(delta=delta, weight=weight, counts=counts)
-            return outbound.masked_update(masking, delta=delta, weight=weight, counts=counts)
+        payment = RoundPayment(
+            account=self._accountant() if self._workplace.study.privacy.private else None,
+            state=self._kept(state),
+            header=request.header,
+            repeats=self._answers.repeats,
+        )
+        return self._answering.answer(
+            TRAIN,
+            request,
+            lambda masking: self._trained(request.header, model, module, payment, masking),
+            length=model.parameters.size,
+            fitted=model.fitted,
+            payment=payment,
+        )
 
     def evaluate(self, request: Request, model: GlobalModel) -> RecordDict:
         """Metric counts of the received model on the validation split."""
         self._expected.check_model(EVALUATE, model)
         module = self._models.load(self._shapes, model)
         length = counts_length(len(self._workplace.study.study.classes))
-        masking = self._masking(EVALUATE, request, length=length, fitted=model.fitted)
-        with self._answering(masking):
+
+        def work(masking: Masking | None) -> Formed:
             started = self._clock()
             counts = self._validate(module, self._prepared(model.fitted))
             self._write(
@@ -246,52 +282,55 @@ class Site:
             )
             return _sums(masking, EVALUATE, counts)
 
+        return self._answering.answer(EVALUATE, request, work, length=length, fitted=model.fitted)
+
     # --- exchanges of secure aggregation that need no data --------------------------------------
 
     def set_up(self, request: Request) -> RecordDict:
         """Keys, or shares, for the next secure sum."""
-        return add_secure(RecordDict(), self._masked.member().set_up(request.secure))
+        with self._answering.turn(request):
+            return add_secure(RecordDict(), self._masked.member().set_up(request.secure))
 
     def confirm(self, request: Request) -> RecordDict:
         """Signature over the survivors of a secure sum, and shares for the next."""
-        return add_secure(RecordDict(), self._masked.member().confirm(request.secure))
+        with self._answering.turn(request):
+            return add_secure(RecordDict(), self._masked.member().confirm(request.secure))
 
     def unmask(self, request: Request) -> RecordDict:
         """One share of each site of a secure sum."""
-        return add_secure(RecordDict(), self._masked.member().unmask(request.secure))
+        with self._answering.turn(request):
+            return add_secure(RecordDict(), self._masked.member().unmask(request.secure))
 
     # --- parts -------------------------------------------------------------------------------
 
-    def _masking(
-        self, message_type: str, request: Request, *, length: int, fitted: Fitted = ()
-    ) -> outbound.Masking | None:
-        """Accept a request; None only if the study says that it is answered in the clear.
+    def _kept(self, state: RecordDict) -> RunState:
+        return state if self._state is None else self._state
 
-        Raises:
-            ProtocolError: the study asks for no such sum in that round, or did so before.
-            PrivacyError: see `MaskedAnswers.accept`.
-        """
-        if not self._workplace.study.aggregation.secure:
-            self._ask_once(message_type, request.header, fitted)
-            return None
-        return self._masked.accept(
-            message_type, request, self._expected, length=length, fitted=fitted
+    def _trained(
+        self,
+        header: Header,
+        model: GlobalModel,
+        module: nn.Module,
+        payment: RoundPayment,
+        masking: Masking | None,
+    ) -> Formed:
+        """Evaluate and train; `module` holds the received model."""
+        started = self._clock()
+        examples = self._prepared(model.fitted)
+        counts = self._validate(module, examples)
+        evaluated = self._clock()
+        settings = self._settings(header, model, payment.reservation)
+        delta = train(module, examples, torch.from_numpy(self._cohort.train), settings)
+        self._write(
+            header,
+            counts,
+            evaluation_seconds=evaluated - started,
+            training_seconds=self._clock() - evaluated,
         )
-
-    def _ask_once(self, message_type: str, header: Header, fitted: Fitted) -> None:
-        """Refuse what was answered before in the clear; with secure aggregation a register does."""
-        asked = (header.run, self._expected.question(message_type, header, fitted))
-        if asked in self._asked:
-            raise ProtocolError(
-                f"The server asks for {message_type} of round {header.round} again; each is "
-                "answered once."
-            )
-        if message_type != TRAIN:  # of which rounds.py and the ledger keep account
-            self._asked.add(asked)
-
-    def _answering(self, masking: outbound.Masking | None) -> AbstractContextManager[None]:
-        """While data are touched. In the clear the server sees more of them than any reason."""
-        return nullcontext() if masking is None else self._masked.one_reason()
+        weight = len(self._cohort.train)
+        if masking is None:
+            return outbound.update(delta=delta, weight=weight, counts=counts)
+        return outbound.masked_update(masking, delta=delta, weight=weight, counts=counts)
 
     def _settings(
         self, header: Header, model: GlobalModel, reservation: Reservation | None
@@ -303,11 +342,13 @@ class Site:
             class_counts=model.class_counts,
             augmentation=self._recipe.augmentation(),
             protection=self._protection(reservation, header),
+            progress=self._progress,
         )
 
     def _prepared(self, fitted: Fitted) -> Examples:
         key = prepared_key(self._recipe, fitted)
         if self._examples is None or self._examples[0] != key:
+            self._progress(PREPARING, 0, 1)
             parts = prepare(self._cohort, self._recipe, fitted)
             device = self._workplace.device
             examples = Examples(
@@ -316,11 +357,13 @@ class Site:
                 patients=torch.from_numpy(self._cohort.patients),
             )
             self._examples = (key, examples)
+            self._progress(PREPARING, 1, 1)
         return self._examples[1]
 
     def _validate(self, module: nn.Module, examples: Examples) -> Floats:
         index = torch.from_numpy(self._cohort.validation)
-        return evaluate(module, examples, index, len(self._workplace.study.study.classes))
+        classes = len(self._workplace.study.study.classes)
+        return evaluate(module, examples, index, classes, self._progress)
 
     def _accountant(self) -> Account:
         if self._account is None:
@@ -328,12 +371,6 @@ class Site:
                 "This site has no privacy ledger, and takes part in no private study without one."
             )
         return self._account
-
-    def _reserve(self, header: Header, state: RecordDict) -> Reservation | None:
-        """Pay for the round; None only if the study says that it is not private."""
-        if not self._workplace.study.privacy.private:
-            return None
-        return self._accountant().reserve(state, header)
 
     def _protection(self, reservation: Reservation | None, header: Header) -> Protection | None:
         if reservation is None:
@@ -352,7 +389,7 @@ class Site:
         )
 
 
-def _sums(masking: outbound.Masking | None, message_type: str, values: Floats) -> RecordDict:
+def _sums(masking: Masking | None, message_type: str, values: Floats) -> Formed:
     if masking is None:
         return outbound.sums(values)
     return outbound.masked_sums(masking, message_type, values)

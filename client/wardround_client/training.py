@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wardround_client.account import Plan
+from wardround_client.progress import EVALUATING, TRAINING, Progress, unwatched
 from wardround_shared.evaluation import count, counts_length
 from wardround_shared.messages import Floats
 from wardround_shared.models import flatten
@@ -64,7 +65,11 @@ class Protection:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalTraining:
-    """One site's training in one round, apart from data and model."""
+    """One site's training in one round, apart from data and model.
+
+    Attributes:
+        progress: is told of each step; costs a call that does nothing if nobody watches.
+    """
 
     training: Training
     round: int
@@ -72,6 +77,7 @@ class LocalTraining:
     class_counts: Floats
     augmentation: Augmentation | None
     protection: Protection | None
+    progress: Progress = unwatched
 
 
 def local_seed(seed: int, site: str, round_number: int) -> int:
@@ -99,30 +105,40 @@ def train(
     patients = examples.patients[index] if _by_patient(settings) else None
     pull = settings.training.proximal * learning_rate(settings.training, settings.round)
     centre = [p.detach().clone() for p in module.parameters()] if pull else []
+    steps = _steps(len(index), settings)
     module.train()
     with _step(module, optimiser, settings, _class_weights(settings, device)) as step:
-        for drawn in _draws(len(index), patients, settings, shuffle):
+        for done, drawn in enumerate(_draws(len(index), patients, settings, shuffle), start=1):
             parts, labels = examples.take(index[drawn].to(device))
             if settings.augmentation is not None and len(drawn):
                 parts = settings.augmentation(parts, change)
             step(parts, labels, None if patients is None else patients[drawn])
             if pull:
                 _pull_back(module, centre, pull)
+            settings.progress(TRAINING, done, steps)
     delta: NDArray[np.float32] = (flatten(module) - received).cpu().numpy()
     return delta
 
 
-def evaluate(module: nn.Module, examples: Examples, index: Tensor, classes: int) -> Floats:
+def evaluate(
+    module: nn.Module,
+    examples: Examples,
+    index: Tensor,
+    classes: int,
+    progress: Progress = unwatched,
+) -> Floats:
     """Metric counts (float64 [L]) of `module` on the examples in `index` (int64)."""
     if not len(index):
         return np.zeros(counts_length(classes))
     module.eval()
     device = examples.labels.device
-    probabilities = []
+    batches = math.ceil(len(index) / EVALUATION_BATCH)
+    probabilities: list[Tensor] = []
     with torch.inference_mode():
         for batch in index.split(EVALUATION_BATCH):
             parts, _ = examples.take(batch.to(device))
             probabilities.append(torch.softmax(module(*parts).double(), dim=1))
+            progress(EVALUATING, len(probabilities), batches)
     scores = torch.cat(probabilities).cpu().numpy()
     return count(scores, examples.labels[index.to(device)].cpu().numpy())
 
@@ -154,6 +170,13 @@ def _chances(settings: LocalTraining, device: torch.device) -> torch.Generator:
     for generator in (dropout, augmentation):
         make_secret_(generator, settings.protection.noise)
     return augmentation
+
+
+def _steps(n: int, settings: LocalTraining) -> int:
+    """Steps of this round, with n training examples."""
+    if settings.protection is not None:
+        return settings.protection.plan.steps_per_round
+    return settings.training.local_epochs * math.ceil(n / settings.training.batch_size)
 
 
 def _by_patient(settings: LocalTraining) -> bool:

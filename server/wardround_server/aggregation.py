@@ -12,12 +12,16 @@ from numpy.typing import NDArray
 
 from wardround_shared.errors import ProtocolError
 from wardround_shared.messages import Floats, Update
+from wardround_shared.steps import Steps
 
 FRACTION_BITS = 32
 """Values are rounded to multiples of 2^-32: below float32's own rounding for any useful delta."""
 
 _SCALE = float(2**FRACTION_BITS)
 _LIMIT = 2.0**62
+_BLOCK = 1 << 16
+
+Values = NDArray[np.float32] | NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +29,14 @@ class Sum:
     """What a closed round knows: sums over the sites that were aggregated.
 
     Attributes:
-        delta: float64 [P], the sum of model delta x weight.
+        delta: [P], the sum of model delta x weight.
         weight: the sum of weights.
         counts: float64 [L], the sum of metric counts.
         sites: number of updates in the sum.
         clamped: values that were cut off at the study's bound (secure aggregation only).
     """
 
-    delta: Floats
+    delta: Steps
     weight: float
     counts: Floats
     sites: int
@@ -65,24 +69,35 @@ class RunningSum:
             )
         if self.sites >= self._most_sites:
             raise ProtocolError("More updates arrived than sites were invited.")
-        vector = np.concatenate((update.delta, [update.weight], update.counts), dtype=np.float64)
-        # Written so that NaN fails too.
-        if not np.abs(vector).max(initial=0.0) < self._bound:
+        parts = (update.delta, np.array([update.weight]), update.counts)
+        # All of them before any is added; written so that NaN fails too.
+        if not all(-self._bound < low and high < self._bound for low, high in map(_ends, parts)):
             raise ProtocolError(
                 "An update holds a value that is not finite or too large; the model has diverged "
                 "at that site (lower the learning rate)."
             )
-        vector *= _SCALE
-        np.rint(vector, out=vector)
-        self._sum += vector.astype(np.int64)
+        start = 0
+        for part in parts:
+            _add(self._sum[start : start + len(part)], part)
+            start += len(part)
         self.sites += 1
 
     def total(self) -> Sum:
-        """The sum so far."""
-        values = self._sum.astype(np.float64) / _SCALE
-        return Sum(
-            delta=values[: self._parameters],
-            weight=float(values[self._parameters]),
-            counts=values[self._parameters + 1 :],
-            sites=self.sites,
-        )
+        """The sum so far; it shares the memory of what is added later."""
+        delta = Steps(counts=self._sum[: self._parameters], divisors=(_SCALE,))
+        rest = Steps(counts=self._sum[self._parameters :], divisors=(_SCALE,)).values()
+        return Sum(delta=delta, weight=float(rest[0]), counts=rest[1:], sites=self.sites)
+
+
+def _ends(values: Values) -> tuple[float, float]:
+    """The smallest and the largest value; NaN if one is."""
+    return float(values.min(initial=0.0)), float(values.max(initial=0.0))
+
+
+def _add(total: NDArray[np.int64], values: Values) -> None:
+    """Add values to a running sum, in place and block by block."""
+    for start in range(0, len(values), _BLOCK):
+        block = values[start : start + _BLOCK].astype(np.float64)
+        block *= _SCALE
+        np.rint(block, out=block)
+        total[start : start + _BLOCK] += block.astype(np.int64)

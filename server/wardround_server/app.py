@@ -6,7 +6,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from wardround_server.coordinator import Coordinator, Outcome
-from wardround_server.exchange import Exchange
+from wardround_server.exchange import GridExchange
 
 
 def build_server_app(coordinator: Coordinator, done: Callable[[Outcome], None]) -> ServerApp:
@@ -15,6 +15,6 @@ def build_server_app(coordinator: Coordinator, done: Callable[[Outcome], None]) 
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:  # noqa: ARG001
-        done(coordinator.run(Exchange(grid)))
+        done(coordinator.run(GridExchange(grid)))
 
     return app

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -20,8 +21,34 @@ class Answer:
     failure: str = ""
 
 
-class Exchange:
-    """The only place where the server touches the grid."""
+class Exchange(Protocol):
+    """Carries requests to sites and brings their answers."""
+
+    def nodes(self, *, at_least: int, deadline: float) -> tuple[int, ...]:
+        """Ids of the nodes that are connected, waiting up to `deadline` seconds for enough."""
+
+    def ask(
+        self,
+        nodes: Sequence[int],
+        message_type: str,
+        content: RecordDict,
+        *,
+        group: str,
+        deadline: float,
+    ) -> Iterator[Answer]:
+        """Send `content` to every node and yield each answer as it arrives."""
+
+    def ask_each(
+        self, requests: Mapping[int, tuple[str, RecordDict]], *, group: str, deadline: float
+    ) -> Iterator[Answer]:
+        """Send each node a request of its own (type, content) and yield answers as they arrive.
+
+        A node that is silent for `deadline` seconds yields nothing.
+        """
+
+
+class GridExchange:
+    """An exchange over Flower's grid, as simulations have it: nothing is lost on the way."""
 
     def __init__(self, grid: Grid, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._grid = grid

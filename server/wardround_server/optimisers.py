@@ -2,14 +2,20 @@
 
 Reddi et al., Adaptive Federated Optimization, 2021, algorithm 2: the mean delta takes the place
 of a negative gradient. P = model parameters.
+
+The steps are done block by block: a mean delta as float64 would take twice the model's memory, and
+every expression in it twice that again.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wardround_shared.errors import RunFolderError
 from wardround_shared.messages import Floats
+from wardround_shared.steps import Steps
 from wardround_shared.study import Training
 
 Parameters = NDArray[np.float32]
@@ -18,11 +24,18 @@ Parameters = NDArray[np.float32]
 class ServerOptimiser(Protocol):
     """One step of the global model; state lives inside and goes into checkpoints."""
 
-    def step(self, parameters: Parameters, mean_delta: Floats) -> Parameters:
-        """New parameters (float32 [P]) from the old ones and the mean delta (float64 [P])."""
+    def step(self, parameters: Parameters, mean_delta: Steps) -> Parameters:
+        """New parameters (float32 [P]) from the old ones and the mean delta [P]."""
 
     def state(self) -> dict[str, Floats]:
         """Everything a checkpoint needs to go on."""
+
+    def restore(self, state: Mapping[str, Floats]) -> None:
+        """Go on from what `state` gave; its arrays are worked on where they lie.
+
+        Raises:
+            RunFolderError: it is not the state of this optimiser.
+        """
 
 
 class FedAvg:
@@ -34,14 +47,20 @@ class FedAvg:
     def __init__(self, learning_rate: float) -> None:
         self._learning_rate = learning_rate
 
-    def step(self, parameters: Parameters, mean_delta: Floats) -> Parameters:
+    def step(self, parameters: Parameters, mean_delta: Steps) -> Parameters:
         """See `ServerOptimiser.step`."""
-        moved: Parameters = (parameters + self._learning_rate * mean_delta).astype(np.float32)
+        moved = np.empty_like(parameters)
+        for place, block in mean_delta.blocks():
+            moved[place] = parameters[place] + self._learning_rate * block
         return moved
 
     def state(self) -> dict[str, Floats]:
         """FedAvg has no state."""
         return {}
+
+    def restore(self, state: Mapping[str, Floats]) -> None:
+        """See `ServerOptimiser.restore`."""
+        _require_names(state, set())
 
 
 class FedAdam:
@@ -58,23 +77,44 @@ class FedAdam:
         self._square: Floats = np.zeros(0)
         self._steps = 0
 
-    def step(self, parameters: Parameters, mean_delta: Floats) -> Parameters:
+    def step(self, parameters: Parameters, mean_delta: Steps) -> Parameters:
         """See `ServerOptimiser.step`."""
         if self._steps == 0:
-            self._mean = np.zeros_like(mean_delta)
-            self._square = np.zeros_like(mean_delta)
+            self._mean = np.zeros(len(mean_delta))
+            self._square = np.zeros(len(mean_delta))
         self._steps += 1
-        self._mean = self.BETA_1 * self._mean + (1 - self.BETA_1) * mean_delta
-        self._square = self.BETA_2 * self._square + (1 - self.BETA_2) * mean_delta**2
-        mean = self._mean / (1 - self.BETA_1**self._steps)
-        root = np.sqrt(self._square / (1 - self.BETA_2**self._steps))
-        step = self._learning_rate * mean / (root + self.TAU)
-        moved: Parameters = (parameters + step).astype(np.float32)
+        moved = np.empty_like(parameters)
+        for place, block in mean_delta.blocks():
+            moved[place] = parameters[place] + self._step(place, block)
         return moved
+
+    def _step(self, place: slice, delta: Floats) -> Floats:
+        """How far the parameters of one block move; keeps its moments."""
+        mean, square = self._mean[place], self._square[place]
+        mean[...] = self.BETA_1 * mean + (1 - self.BETA_1) * delta
+        square[...] = self.BETA_2 * square + (1 - self.BETA_2) * delta**2
+        mean = mean / (1 - self.BETA_1**self._steps)
+        root = np.sqrt(square / (1 - self.BETA_2**self._steps))
+        step: Floats = self._learning_rate * mean / (root + self.TAU)
+        return step
 
     def state(self) -> dict[str, Floats]:
         """First and second moment and the number of steps."""
         return {"mean": self._mean, "square": self._square, "steps": np.array([self._steps], float)}
+
+    def restore(self, state: Mapping[str, Floats]) -> None:
+        """See `ServerOptimiser.restore`."""
+        _require_names(state, {"mean", "square", "steps"})
+        self._mean, self._square = state["mean"], state["square"]
+        self._steps = int(state["steps"][0])
+
+
+def _require_names(state: Mapping[str, Floats], names: set[str]) -> None:
+    if set(state) != names:
+        raise RunFolderError(
+            "The checkpoint holds the state of another optimiser than the study's strategy names; "
+            "start the run anew."
+        )
 
 
 def server_optimiser(training: Training) -> ServerOptimiser:

@@ -18,31 +18,30 @@ from wardround_shared.study import Study
 class PlainSums:
     """`Summation` without secure aggregation."""
 
-    def __init__(
-        self, *, study: Study, exchange: Exchange, names: Mapping[int, str], observer: Observer
-    ) -> None:
+    def __init__(self, *, study: Study, exchange: Exchange, observer: Observer) -> None:
         self._study = study
         self._exchange = exchange
-        self._names = names
         self._observer = observer
         self._minimum = study.aggregation.minimum_sites
         self.roster_line: RosterLine | None = None
 
-    def updates(self, request: RecordDict, number: int, *, parameters: int) -> Sum:
+    def updates(
+        self, request: RecordDict, number: int, *, parameters: int, invited: Mapping[int, str]
+    ) -> Sum:
         """See `Summation.updates`."""
         self.roster_line = None
-        invited = tuple(self._names.values())
+        sites = tuple(invited.values())
         current = Round(
             number=number,
-            invited=invited,
+            invited=sites,
             minimum_sites=self._minimum,
             running_sum=RunningSum(
                 parameters=parameters,
                 counts=counts_length(len(self._study.study.classes)),
-                sites=len(invited),
+                sites=len(sites),
             ),
         )
-        for site, answer in self._answers(TRAIN, request, number):
+        for site, answer in self._answers(TRAIN, request, number, invited):
             self._observer.answered(number, site, _take(current, site, answer))
         try:
             return current.close()
@@ -50,12 +49,18 @@ class PlainSums:
             self.roster_line = current.roster_line()
 
     def sums(
-        self, message_type: str, request: RecordDict, number: int, *, length: int
+        self,
+        message_type: str,
+        request: RecordDict,
+        number: int,
+        *,
+        length: int,
+        invited: Mapping[int, str],
     ) -> tuple[Floats, list[Dropped]]:
         """See `Summation.sums`."""
-        failures = dict.fromkeys(self._names.values(), "no answer in time")
+        failures = dict.fromkeys(invited.values(), "no answer in time")
         sums: dict[str, Floats] = {}
-        for site, answer in self._answers(message_type, request, number):
+        for site, answer in self._answers(message_type, request, number, invited):
             try:
                 sums[site] = _values(answer, length)
                 failures.pop(site)
@@ -64,21 +69,24 @@ class PlainSums:
         if len(sums) < self._minimum:
             why = "; ".join(f"{site}: {reason}" for site, reason in failures.items())
             raise NotEnoughSitesError(
-                f"{len(sums)} of {len(self._names)} sites answered {message_type}, the study needs "
+                f"{len(sums)} of {len(invited)} sites answered {message_type}, the study needs "
                 f"{self._minimum} (aggregation.minimum-sites). {why}"
             )
         # A fixed order: floating-point sums depend on it.
         total = np.sum([sums[site] for site in sorted(sums)], axis=0)
         return total, [Dropped(site=site, why=why) for site, why in failures.items()]
 
+    def settled(self) -> None:
+        """See `Summation.settled`. Nothing is kept: what is asked again is summed anew."""
+
     def _answers(
-        self, message_type: str, request: RecordDict, number: int
+        self, message_type: str, request: RecordDict, number: int, invited: Mapping[int, str]
     ) -> Iterator[tuple[str, Answer]]:
         deadline = self._study.aggregation.deadline
         for answer in self._exchange.ask(
-            tuple(self._names), message_type, request, group=str(number), deadline=deadline
+            tuple(invited), message_type, request, group=str(number), deadline=deadline
         ):
-            yield self._names[answer.node_id], answer
+            yield invited[answer.node_id], answer
 
 
 def _take(current: Round, site: str, answer: Answer) -> str:

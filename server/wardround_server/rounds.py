@@ -8,11 +8,16 @@
 Every invited site ends in exactly one of aggregated and dropped, and the roster line says which.
 """
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wardround_server.aggregation import RunningSum, Sum
 from wardround_shared.errors import NotEnoughSitesError, ProtocolError
 from wardround_shared.messages import Update
+
+GIVEN_UP = "the round was given up"
+"""Why a site that answered is in no sum: there were too few others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +30,22 @@ class Dropped:
 
 @dataclass(frozen=True, kw_only=True)
 class RosterLine:
-    """Who took part in a round: invited = aggregated + dropped."""
+    """Who took part in a round: invited = aggregated + dropped.
+
+    Attributes:
+        trained: in the attempt that ended the round; with secure aggregation only those are known
+            whose update is in the sum.
+        absent: sites of the run that were away and so were not invited, and since what.
+        attempts: how often the sites were asked; those of all attempts count as invited.
+    """
 
     round: int
     invited: tuple[str, ...]
     trained: tuple[str, ...]
     aggregated: tuple[str, ...]
     dropped: tuple[Dropped, ...]
+    absent: tuple[Dropped, ...] = ()
+    attempts: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +54,47 @@ class GivenUp:
 
     round: int
     why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedAttempts:
+    """Attempts of one round that brought no sum and were followed by another one.
+
+    Attributes:
+        dropped: the sites that were asked then, and why each was in no sum at the last of these.
+    """
+
+    round: int
+    attempts: int = 0
+    dropped: tuple[Dropped, ...] = ()
+
+    def and_also(self, line: RosterLine) -> "FailedAttempts":
+        """With one more attempt, whose line this is."""
+        reasons = {drop.site: drop for drop in (*self.dropped, *line.dropped)}
+        return FailedAttempts(
+            round=self.round, attempts=self.attempts + 1, dropped=tuple(reasons.values())
+        )
+
+    def before(self, line: RosterLine, *, away: Mapping[str, str]) -> RosterLine:
+        """The line of a round that ended with the attempt `line`, all attempts taken together.
+
+        Args:
+            line: of the last attempt.
+            away: every site of the run that may be missing, and since what.
+        """
+        earlier = tuple(drop for drop in self.dropped if drop.site not in line.invited)
+        invited = {*line.invited, *(drop.site for drop in earlier)}
+        return dataclasses.replace(
+            line,
+            invited=(*line.invited, *(drop.site for drop in earlier)),
+            dropped=(*line.dropped, *earlier),
+            absent=tuple(
+                Dropped(site=site, why=why)
+                for site, why in sorted(away.items())
+                if site not in invited
+            ),
+            attempts=self.attempts + 1,
+        )
 
 
 class Round:
@@ -99,9 +154,12 @@ class Round:
         for site in self.missing:
             self._dropped[site] = "no answer before the deadline"
         if len(self._aggregated) < self._minimum_sites:
+            answered = len(self._aggregated)
             why = "; ".join(f"{site}: {reason}" for site, reason in sorted(self._dropped.items()))
+            self._dropped |= dict.fromkeys(self._aggregated, GIVEN_UP)
+            self._aggregated.clear()
             raise NotEnoughSitesError(
-                f"Round {self.number}: {len(self._aggregated)} of {len(self._invited)} sites could "
+                f"Round {self.number}: {answered} of {len(self._invited)} sites could "
                 f"be aggregated, the study needs {self._minimum_sites} "
                 f"(aggregation.minimum-sites). {why}".rstrip()
             )

@@ -1,64 +1,63 @@
-"""Secure sums over the sites of a run: the protocol's server, driven over exchanges.
+"""Secure sums over the sites of a run; what the server can read is the sum.
 
-A sum takes three exchanges (docs/protocol.md): the request with everybody's shares, the survivors,
-the unmasking. Keys and shares of the next sum ride on the first two. The server never holds two
-vectors, and what it can read is the sum.
+A sum is one attempt (`secure_attempt.py`) after the other, each with keys of its own, until one of
+them is unmasked: sites unmask one attempt at a question. From the moment on at which they may, it
+is in the store, and a server that was killed goes on with it.
 """
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from flwr.app import RecordDict
 
 from wardround_server.aggregation import Sum
-from wardround_server.exchange import Answer, Exchange
+from wardround_server.exchange import Exchange
 from wardround_server.observer import Observer
 from wardround_server.rounds import Dropped, RosterLine
-from wardround_shared.errors import NotEnoughSitesError, ProtocolError
-from wardround_shared.messages import (
-    ADVERTISEMENT,
-    ADVERTISEMENTS,
-    CONFIRM,
-    CONFIRMATION,
-    KEYS,
-    KEYS_REQUEST,
-    MASK_REQUEST,
-    MASKED_VECTOR,
-    SEALED_SHARES,
-    SURVIVORS,
-    TRAIN,
-    UNMASK,
-    UNMASK_ANSWER,
-    UNMASK_REQUEST,
-    Floats,
-    Header,
-    add_secure,
-    header_record,
-    read_header,
-    read_model,
-    read_secure,
-    request_digest,
-)
+from wardround_server.secure_attempt import Attempt
+from wardround_server.sum_store import SumStore
+from wardround_shared.errors import LostRoundError, NotEnoughSitesError, ProtocolError
+from wardround_shared.messages import TRAIN, Floats, read_header, read_model, request_digest
 from wardround_shared.secure_aggregation import VectorLayout, dequantise
 from wardround_shared.secure_aggregation.faults import (
-    SecureAggregationError,
+    QUESTION_SPENT,
+    ContextError,
+    RosterError,
     ShareError,
     ThresholdError,
 )
 from wardround_shared.secure_aggregation.roster import Terms
 from wardround_shared.secure_aggregation.server import SecureServer, SecureSum
-from wardround_shared.secure_aggregation.wire import (
-    Advertisement,
-    Confirmation,
-    MaskedVector,
-    SealedShares,
-    UnmaskAnswer,
-    decode,
-    encode,
-)
+from wardround_shared.secure_aggregation.server_state import ConfirmedRound
+from wardround_shared.secure_aggregation.wire import UnmaskRequest
+from wardround_shared.steps import Steps
 from wardround_shared.study import Study
 from wardround_shared.vectors import sums_layout, sums_total, update_layout, update_sum
 
-Parts = Mapping[str, bytes]
+
+@dataclass(kw_only=True)
+class _Asked:
+    """Who was asked for a sum, and why those are not in it who are not; stored with the sum."""
+
+    invited: tuple[str, ...]
+    failures: dict[str, str]
+
+    def to_bytes(self) -> bytes:
+        return json.dumps([self.invited, self.failures]).encode()
+
+    @classmethod
+    def from_bytes(cls, note: bytes) -> "_Asked":
+        invited, failures = json.loads(note)
+        return cls(invited=tuple(invited), failures=failures)
+
+    def dropped(self, sites: tuple[str, ...], otherwise: str) -> list[Dropped]:
+        """All that are not among `sites`, in the order of invitation."""
+        return [
+            Dropped(site=site, why=self.failures.get(site, otherwise))
+            for site in self.invited
+            if site not in sites
+        ]
 
 
 class SecureSums:
@@ -70,30 +69,44 @@ class SecureSums:
         study: Study,
         terms: Terms,
         exchange: Exchange,
-        names: Mapping[int, str],
         observer: Observer,
+        store: SumStore | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Prepare for the sites `names` (node id -> site) of the roster in `terms`."""
+        """Prepare for sums over sites of the roster in `terms`.
+
+        Args:
+            study: with secure aggregation.
+            terms: of the run.
+            exchange: over which the sites are asked.
+            observer: is told who has answered a request to train.
+            store: what outlives this process. With one, unmasking waits for sites to come back;
+                without, it is given up at the deadline.
+            should_stop: looked at while it waits.
+        """
         self._study = study
         self._roster = terms.roster
-        self._server = SecureServer(terms=terms)
+        first = 1 if store is None else store.next_round
+        self._server = SecureServer(terms=terms, first_round=first)
         self._exchange = exchange
-        self._names = names
-        self._nodes = {site: node for node, site in names.items()}
         self._observer = observer
+        self._store = store
+        self._should_stop = should_stop
         self.roster_line: RosterLine | None = None
 
-    def updates(self, request: RecordDict, number: int, *, parameters: int) -> Sum:
+    def updates(
+        self, request: RecordDict, number: int, *, parameters: int, invited: Mapping[int, str]
+    ) -> Sum:
         """See `Summation.updates`."""
         layout = update_layout(self._study, parameters=parameters, sites=len(self._roster))
-        failures = self._failures()
+        asked = _Asked(invited=tuple(invited.values()), failures={})
         self.roster_line = None
         try:
-            sums, sites = self._sum(TRAIN, request, layout, failures)
+            sums, sites = self._sum(TRAIN, request, layout, invited, asked)
         except NotEnoughSitesError:
-            self.roster_line = self._line(number, (), failures)
+            self.roster_line = _line(number, (), asked)
             raise
-        self.roster_line = self._line(number, sites, failures)
+        self.roster_line = _line(number, sites, asked)
         total = update_sum(sums)
         return Sum(
             delta=total.delta,
@@ -104,193 +117,147 @@ class SecureSums:
         )
 
     def sums(
-        self, message_type: str, request: RecordDict, number: int, *, length: int
+        self,
+        message_type: str,
+        request: RecordDict,
+        number: int,
+        *,
+        length: int,
+        invited: Mapping[int, str],
     ) -> tuple[Floats, list[Dropped]]:
         """See `Summation.sums`."""
-        sites = len(self._roster)
-        layout = sums_layout(self._study, message_type, length=length, sites=sites)
-        failures = self._failures()
-        sums, survivors = self._sum(message_type, request, layout, failures)
-        dropped = [Dropped(site=s, why=w) for s, w in failures.items() if s not in survivors]
-        return sums_total(message_type, sums), dropped
+        layout = sums_layout(self._study, message_type, length=length, sites=len(self._roster))
+        asked = _Asked(invited=tuple(invited.values()), failures={})
+        sums, survivors = self._sum(message_type, request, layout, invited, asked)
+        return sums_total(message_type, sums), asked.dropped(survivors, "no answer in time")
 
-    def _failures(self) -> dict[str, str]:
-        return dict.fromkeys(self._names.values(), "no answer in time")
-
-    def _line(self, number: int, sites: tuple[str, ...], failures: Mapping[str, str]) -> RosterLine:
-        invited = tuple(self._names.values())
-        return RosterLine(
-            round=number,
-            invited=invited,
-            trained=sites,
-            aggregated=sites,
-            dropped=tuple(
-                Dropped(site=site, why=failures.get(site, "the round was given up"))
-                for site in invited
-                if site not in sites
-            ),
-        )
+    def settled(self) -> None:
+        """See `Summation.settled`."""
+        if self._store is not None:
+            self._store.clear()
 
     def _sum(
         self,
         message_type: str,
         request: RecordDict,
         layout: VectorLayout,
-        failures: dict[str, str],
-    ) -> tuple[list[Floats], tuple[str, ...]]:
-        """One secure sum: float64 [V] for each segment, and the sites that are in it.
+        invited: Mapping[int, str],
+        asked: _Asked,
+    ) -> tuple[list[Steps], tuple[str, ...]]:
+        """One secure sum: [V] for each segment, and the sites that are in it.
+
+        Args:
+            message_type: of the request.
+            request: with the global model.
+            layout: of the vectors.
+            invited: node id -> site.
+            asked: is told who was asked, and what became of them.
 
         Raises:
-            NotEnoughSitesError: the sum is given up: too few sites at some step, false shares, or
-                a total that honest sites cannot have made. Nothing is revealed but, in the last
-                case, that total.
+            LostRoundError: the question is spent: sites were asked to unmask, and too few did (if
+                nothing is stored), they sent false shares, the total is one that honest sites
+                cannot have made, or it was lost with the store. Nothing is revealed but, where it
+                is such a total, that.
+            NotEnoughSitesError: too few sites at any other step, and nothing is revealed.
         """
-        header = read_header(request)
-        try:
-            if not self._server.ready:
-                self._set_up(header, failures)
-            self._collect_vectors(message_type, header, request, layout, failures)
-            self._confirm(header)
-            result = self._unmask(header)
-        except (ThresholdError, ShareError) as error:
-            why = "; ".join(f"{site}: {reason}" for site, reason in failures.items())
-            raise NotEnoughSitesError(f"{error} {why}".rstrip()) from error
+        digest = request_digest(message_type, read_header(request), read_model(request))
+        attempt = self._attempt(request, invited)
+        confirmed = self._stored(digest, layout, asked)
+        if confirmed is None:
+            asked.failures = attempt.failures
+            confirmed = self._confirmed(attempt, message_type, request, layout, digest)
+            self._keep(asked)
+        result = self._unmasked(attempt, confirmed, asked)
         try:
             return dequantise(result.total, layout, result.sites), result.survivors
         except ProtocolError as error:
-            raise NotEnoughSitesError(str(error)) from error
+            raise LostRoundError(str(error)) from error
 
-    # --- the exchanges -----------------------------------------------------------------------
+    def _attempt(self, request: RecordDict, invited: Mapping[int, str]) -> Attempt:
+        return Attempt(
+            server=self._server,
+            exchange=self._exchange,
+            invited=invited,
+            header=read_header(request),
+            deadline=self._study.aggregation.deadline,
+            observer=self._observer,
+            store=self._store,
+        )
 
-    def _set_up(self, header: Header, failures: dict[str, str]) -> None:
-        """Keys and shares for the first sum, or after one that was given up."""
-        asked = encode(self._server.open_setup())
-        everyone = {site: {KEYS_REQUEST: asked} for site in self._nodes}
-        for site, parts in self._ask(KEYS, header, everyone, failures):
-            self._take_setup(site, parts, failures)
-        advertised = encode(self._server.close_keys())
-        chosen = {site: {ADVERTISEMENTS: advertised} for site in self._server.advertised}
-        for site, parts in self._ask(KEYS, header, chosen, failures):
-            self._take_setup(site, parts, failures)
-
-    def _collect_vectors(
+    def _confirmed(
         self,
+        attempt: Attempt,
         message_type: str,
-        header: Header,
         request: RecordDict,
         layout: VectorLayout,
-        failures: dict[str, str],
-    ) -> None:
-        """Exchange 1: the request and the shares; keys for the next sum come along."""
-        digest = request_digest(message_type, header, read_model(request))
-        masks = self._server.open_round(layout=layout, model_digest=digest)
-        keys = encode(self._server.open_setup())
-        requests: dict[int, tuple[str, RecordDict]] = {}
-        for site, node in self._nodes.items():
-            if site in masks:
-                sent = {MASK_REQUEST: encode(masks[site]), KEYS_REQUEST: keys}
-                requests[node] = (message_type, add_secure(request, sent))
-            else:
-                # Without keys that the others know: it gets the half for the next sum only.
-                absent = add_secure(header_record(header), {KEYS_REQUEST: keys})
-                requests[node] = (KEYS, absent)
-                failures[site] = "missed the exchange of keys; takes part in the next round"
-        for site, parts in self._answers(requests, header, failures):
-            if MASKED_VECTOR in parts:
-                self._take_vector(site, parts[MASKED_VECTOR], failures)
-            self._take_setup(site, parts, {})
-            if message_type == TRAIN:
-                self._observer.answered(header.round, site, failures.get(site, ""))
+        digest: bytes,
+    ) -> UnmaskRequest:
+        """An attempt up to where it may be unmasked; before that nothing is revealed.
 
-    def _confirm(self, header: Header) -> None:
-        """Exchange 2: the survivors; shares for the next sum come along."""
-        survivors = encode(self._server.close_vectors())
-        parts: dict[str, dict[str, bytes]] = {
-            site: {SURVIVORS: survivors} for site in self._server.survivors
-        }
+        Raises:
+            LostRoundError: so many sites have unmasked another sum for the question, one that is
+                not stored here any more, that there will be none.
+            NotEnoughSitesError: for another reason.
+        """
         try:
-            advertised = encode(self._server.close_keys())
-            for site in self._server.advertised:
-                parts.setdefault(site, {})[ADVERTISEMENTS] = advertised
-        except ThresholdError:
-            pass  # the next sum sets its keys up anew
-        for site, answered in self._ask(CONFIRM, header, parts, {}):
-            if CONFIRMATION in answered:
-                try:
-                    confirmation = decode(answered[CONFIRMATION], Confirmation)
-                    self._server.take_confirmation(site, confirmation)
-                except SecureAggregationError:
-                    continue
-            self._take_setup(site, answered, {})
+            attempt.set_up()
+            masks = self._server.open_round(layout=layout, model_digest=digest)
+            attempt.collect(message_type, request, masks)
+            return attempt.confirm()
+        except ThresholdError as error:
+            spent = sum(QUESTION_SPENT in why for why in attempt.failures.values())
+            lost = len(self._roster) - spent < self._roster.threshold
+            kind = LostRoundError if lost else NotEnoughSitesError
+            raise kind(_with_reasons(error, attempt.failures)) from error
 
-    def _unmask(self, header: Header) -> SecureSum:
-        """Exchange 3: shares of the secrets that are to be removed."""
-        asked = encode(self._server.close_confirmations())
-        confirmed = {site: {UNMASK_REQUEST: asked} for site in self._server.confirmed}
-        for site, parts in self._ask(UNMASK, header, confirmed, {}):
-            if UNMASK_ANSWER in parts:
-                try:
-                    self._server.take_answer(site, decode(parts[UNMASK_ANSWER], UnmaskAnswer))
-                except SecureAggregationError:
-                    continue
-        return self._server.close_round()
-
-    # --- their parts -------------------------------------------------------------------------
-
-    def _ask(
-        self,
-        message_type: str,
-        header: Header,
-        parts: Mapping[str, Parts],
-        failures: dict[str, str],
-    ) -> Iterator[tuple[str, Parts]]:
-        base = header_record(header)
-        requests = {
-            self._nodes[site]: (message_type, add_secure(base, sent))
-            for site, sent in parts.items()
-            if site in self._nodes
-        }
-        return self._answers(requests, header, failures)
-
-    def _answers(
-        self,
-        requests: Mapping[int, tuple[str, RecordDict]],
-        header: Header,
-        failures: dict[str, str],
-    ) -> Iterator[tuple[str, Parts]]:
-        answers = self._exchange.ask_each(
-            requests, group=str(header.round), deadline=self._study.aggregation.deadline
-        )
-        for answer in answers:
-            site = self._names[answer.node_id]
-            parts, failure = _parts(answer)
-            if failure:
-                failures[site] = failure
-            yield site, parts
-
-    def _take_vector(self, site: str, encoded: bytes, failures: dict[str, str]) -> None:
+    def _unmasked(self, attempt: Attempt, confirmed: UnmaskRequest, asked: _Asked) -> SecureSum:
         try:
-            self._server.take_vector(site, decode(encoded, MaskedVector))
-        except SecureAggregationError as error:
-            failures[site] = str(error)
-        else:
-            failures.pop(site, None)
+            if self._store is None:
+                return attempt.unmask_once(confirmed)
+            return attempt.unmask(confirmed, self._should_stop)
+        except (ThresholdError, ShareError) as error:
+            raise LostRoundError(_with_reasons(error, asked.failures)) from error
+        finally:
+            self._server.give_up()  # with its total, where it is stored and goes on later
 
-    def _take_setup(self, site: str, parts: Parts, failures: dict[str, str]) -> None:
+    # --- what is stored ----------------------------------------------------------------------
+
+    def _keep(self, asked: _Asked) -> None:
+        """Store the sum, before any site is asked to unmask it."""
+        if self._store is not None:
+            self._store.save(self._server.confirmed_round(note=asked.to_bytes()).parts())
+
+    def _stored(self, digest: bytes, layout: VectorLayout, asked: _Asked) -> UnmaskRequest | None:
+        """Take up the sum that is stored for this very request, if there is one.
+
+        One for another request is over: the coordinator has gone past it.
+        """
+        data = None if self._store is None else self._store.load()
+        if self._store is None or data is None:
+            return None
+        stored = ConfirmedRound.from_buffer(data)
+        del data
         try:
-            if ADVERTISEMENT in parts:
-                self._server.take_keys(site, decode(parts[ADVERTISEMENT], Advertisement))
-            if SEALED_SHARES in parts:
-                self._server.take_shares(site, decode(parts[SEALED_SHARES], SealedShares))
-        except SecureAggregationError as error:
-            failures[site] = str(error)
+            confirmed = self._server.take_up(stored, layout=layout, model_digest=digest)
+        except (ContextError, RosterError):
+            self._store.clear()
+            return None
+        before = _Asked.from_bytes(stored.note)
+        asked.invited, asked.failures = before.invited, before.failures
+        return confirmed
 
 
-def _parts(answer: Answer) -> tuple[Parts, str]:
-    """The parts of an answer, or why there are none."""
-    if answer.content is None:
-        return {}, answer.failure
-    try:
-        return read_secure(answer.content), ""
-    except ProtocolError as error:
-        return {}, str(error)
+def _line(number: int, sites: tuple[str, ...], asked: _Asked) -> RosterLine:
+    return RosterLine(
+        round=number,
+        invited=asked.invited,
+        trained=sites,
+        aggregated=sites,
+        dropped=tuple(asked.dropped(sites, "the round was given up")),
+    )
+
+
+def _with_reasons(error: Exception, failures: Mapping[str, str]) -> str:
+    """What went wrong, and why sites are missing."""
+    why = "; ".join(f"{site}: {reason}" for site, reason in failures.items())
+    return f"{error} {why}".rstrip()

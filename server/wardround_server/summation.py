@@ -3,6 +3,7 @@
 P = model parameters, L = metric counts.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from flwr.app import RecordDict
@@ -13,34 +14,59 @@ from wardround_shared.messages import Floats
 
 
 class Summation(Protocol):
-    """Sums over the sites of a run."""
+    """Sums over the sites of a run.
+
+    Who is asked is said anew for each sum (`invited`): the nodes behind the sites may have changed,
+    and sites may be away.
+    """
 
     @property
     def roster_line(self) -> RosterLine | None:
-        """Who took part in the last round of training, finished or given up.
+        """Who took part in the last attempt of a round of training, finished or given up.
 
-        None before the first, and after one that was broken off by another error.
+        `invited` there are those of that attempt. None before the first, and after one that was
+        broken off by another error.
         """
 
-    def updates(self, request: RecordDict, number: int, *, parameters: int) -> Sum:
+    def updates(
+        self, request: RecordDict, number: int, *, parameters: int, invited: Mapping[int, str]
+    ) -> Sum:
         """Sum of the updates of training round `number`.
+
+        A sum that was under way when this process's predecessor ended is finished, if the request
+        is the same; its roster line then names those who were invited to it.
 
         Args:
             request: with the global model.
-            number: of the round, from 1.
+            number: of the round, from 1; the same again for another attempt.
             parameters: P.
+            invited: node id -> site, who is asked; with secure aggregation members of the roster.
 
         Raises:
-            NotEnoughSitesError: the round is given up, for want of sites that answered or that
-                answered rightly; the next one can start.
+            LostRoundError: the question is spent and there is no sum; the next round can start.
+            NotEnoughSitesError: too few sites answered, or answered rightly; nothing is revealed,
+                and the same round can be tried again.
         """
 
     def sums(
-        self, message_type: str, request: RecordDict, number: int, *, length: int
+        self,
+        message_type: str,
+        request: RecordDict,
+        number: int,
+        *,
+        length: int,
+        invited: Mapping[int, str],
     ) -> tuple[Floats, list[Dropped]]:
-        """Sum (float64 [length]) of what the sites answer to a request, and who is not in it.
+        """Sum (float64 [length]) of what the invited sites answer, and who of them is not in it.
 
         Raises:
-            NotEnoughSitesError: given up likewise. With secure aggregation sites that have
-                answered do so once, so that asking again is of no use.
+            LostRoundError: the question is spent; there will be no such sum in this run.
+            NotEnoughSitesError: as for `updates`.
+        """
+
+    def settled(self) -> None:
+        """What the last sum led to is in a checkpoint; what was kept to finish it can go.
+
+        Called after each sum whose result, or whose being lost, is stored. A call with nothing to
+        forget does nothing.
         """

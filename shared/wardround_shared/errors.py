@@ -11,9 +11,15 @@
     |-- RunError                    whoever started the run
     |   |-- RunFolderError          exists already, is incomplete, or the disk is full
     |   |-- BackendError            the machinery under a simulation failed
-    |   `-- NotEnoughSitesError     fewer answers than the study's minimum
+    |   |-- StoppedError            the run was told to stop; it can go on later
+    |   `-- NotEnoughSitesError     fewer answers than the study's minimum; may be tried again
+    |       `-- LostRoundError      the question is spent without a sum; the next one can start
     |-- ProtocolError               the software on one side: versions or messages do not match
     |-- PolicyError                 whoever keeps the site: its policy file is wrong
+    |   `-- NotAllowedError         policy or staff of a site do not allow what is asked for
+    |-- AuditError                  whoever keeps the machine: its audit log was changed, or is full
+    |-- EnrolmentError              whoever keeps a home: its files, or those exchanged to enrol
+    |   `-- TrustError              a key, signature or fingerprint is not the agreed one: stop
     `-- PrivacyError                nobody may go on: the promise to patients would be broken
         |-- BudgetError             the privacy budget is spent, that of the plan or that of a cap
         |-- LedgerError             the ledger is missing, was changed, or cannot be written
@@ -83,8 +89,23 @@ class BackendError(RunError):
     may_leave_site = False
 
 
+class StoppedError(RunError):
+    """The run was told to stop and has done so; what it has reached is stored, and it can go on."""
+
+
 class NotEnoughSitesError(RunError):
-    """Fewer sites answered than the study demands; nothing was aggregated."""
+    """Fewer sites answered than the study demands; nothing was aggregated, nothing revealed.
+
+    The same round can be tried again once there are more sites.
+    """
+
+
+class LostRoundError(NotEnoughSitesError):
+    """A round's question is spent and there is no sum; asking again is of no use.
+
+    Sites answer a question once. One that ends with false shares, or with a total that honest
+    sites cannot have made, is over: the model stays, and the next round starts.
+    """
 
 
 class ProtocolError(WardroundError):
@@ -95,6 +116,24 @@ class ProtocolError(WardroundError):
 
 class PolicyError(WardroundError):
     """The site's policy file cannot be read, or says something that cannot be kept."""
+
+
+class NotAllowedError(PolicyError):
+    """What is asked for is not what this site's policy allows, or its staff have approved."""
+
+    may_leave_site = True
+
+
+class AuditError(WardroundError):
+    """The audit log cannot be written, or its last line is not what was written."""
+
+
+class EnrolmentError(WardroundError):
+    """A home, or a file that is exchanged to enrol a site, cannot be used."""
+
+
+class TrustError(EnrolmentError):
+    """A signature, key or fingerprint is not the one that was agreed: an attack, or a mix-up."""
 
 
 class PrivacyError(WardroundError):

@@ -220,6 +220,11 @@ def model_record(header: Header, model: GlobalModel) -> RecordDict:
     return content
 
 
+def sent_parameters(content: RecordDict) -> NDArray[np.float32]:
+    """The parameters in one's own `model_record`: a view, so that they are in memory once."""
+    return cast("NDArray[np.float32]", _arrays(content, "model")["parameters"])
+
+
 def read_model(content: RecordDict) -> GlobalModel:
     """The global model of a request.
 

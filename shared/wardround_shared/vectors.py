@@ -15,6 +15,7 @@ from wardround_shared.errors import PrivacyError
 from wardround_shared.evaluation import counts_length
 from wardround_shared.messages import CLASS_COUNTS, EVALUATE, Floats
 from wardround_shared.secure_aggregation import Segment, VectorLayout
+from wardround_shared.steps import Steps
 from wardround_shared.study import Study
 
 # Cross-entropy of an example whose probability is cut off at 1e-12.
@@ -34,12 +35,12 @@ class UpdateSum:
     """A decoded sum of updates.
 
     Attributes:
-        delta: float64 [P], sum of model delta x weight.
+        delta: [P], sum of model delta x weight.
         counts: float64 [L].
         clamped: parameters whose change was beyond the study's bound, over all sites.
     """
 
-    delta: Floats
+    delta: Steps
     weight: float
     counts: Floats
     clamped: int
@@ -74,9 +75,10 @@ def update_parts(study: Study, *, delta: NDArray[np.float32], weight: int, count
     ]
 
 
-def update_sum(sums: Sequence[Floats]) -> UpdateSum:
+def update_sum(sums: Sequence[Steps]) -> UpdateSum:
     """What a decoded sum of updates stands for."""
-    delta, weight, clamped, *counts = sums
+    delta, *others = sums
+    weight, clamped, *counts = [one.values() for one in others]
     return UpdateSum(
         delta=delta, weight=float(weight[0]), clamped=int(clamped[0]), counts=_counts(counts)
     )
@@ -106,11 +108,12 @@ def sums_parts(message_type: str, values: Floats) -> Parts:
     return [values] if message_type == CLASS_COUNTS else [_to_limbs(values)]
 
 
-def sums_total(message_type: str, sums: Sequence[Floats]) -> Floats:
+def sums_total(message_type: str, sums: Sequence[Steps]) -> Floats:
     """The sums (float64 [length]) that a decoded vector of `sums_layout` stands for."""
+    values = [one.values() for one in sums]
     if message_type == EVALUATE:
-        return _counts(sums)
-    return sums[0] if message_type == CLASS_COUNTS else _of_limbs(sums[0])
+        return _counts(values)
+    return values[0] if message_type == CLASS_COUNTS else _of_limbs(values[0])
 
 
 def _to_limbs(values: Floats) -> Floats:

@@ -277,6 +277,21 @@ def bench_dp(json_: Json = False) -> None:
     _print_result(result, json_=json_)
 
 
+@bench.command("deployment", epilog="Example: wardround bench deployment --json")
+def bench_deployment(
+    rounds: Annotated[int, typer.Option(help="Rounds to measure.", min=2)] = 10,
+    json_: Json = False,
+) -> None:
+    """Seconds per round of three idle sites over TLS on loopback, beside stock Flower."""
+    with _errors():
+        from wardround_simulations.benchmarks.deployment import (  # noqa: PLC0415 - takes a while
+            bench_deployment as measure,
+        )
+
+        result = measure(rounds=rounds)
+    _print_result(result, json_=json_)
+
+
 def find_study(name: str) -> Path:
     """The study file that a path or the name of a shipped study means.
 

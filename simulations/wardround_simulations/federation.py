@@ -16,13 +16,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-import tomli_w
 import torch
 from flwr.app import Context
 from flwr.clientapp import ClientApp
 
 from wardround_client.account import Account, require_plan, units_of
-from wardround_client.app import build_client_app
+from wardround_client.app import KnownSites, build_client_app
 from wardround_client.cohort import Cohort, CohortSet, build_cohorts, open_cohort
 from wardround_client.journal import Journal
 from wardround_client.policy import Policy
@@ -42,7 +41,7 @@ from wardround_shared.secure_aggregation.roster import (
     Roster,
     Terms,
 )
-from wardround_shared.study import PhantomData, Study
+from wardround_shared.study import PhantomData, Study, study_text
 from wardround_simulations.backends import BackendName, Node, ProcessPool, run
 from wardround_simulations.ledgers import Ledgers, claim_homes
 from wardround_simulations.partitions import partition_of
@@ -119,7 +118,7 @@ class SiteClients:
                 )
             return sites[name]
 
-        return build_client_app(site_of)
+        return build_client_app(KnownSites(site_of))
 
     def _noise_of(self) -> Callable[[str, int], NoiseSource]:
         """One source from the system for all; injected noise depends on site and round only."""
@@ -176,7 +175,7 @@ def simulate(
         check_sites(settings.study, cohorts)
         check_privacy(settings, cohorts)
         folder = RunFolder.create(settings.out or default_run_folder(settings.study.study.name))
-        folder.write_text(STUDY, study_toml(settings.study))
+        folder.write_text(STUDY, study_text(settings.study))
         simulation = _Simulation(settings, device, cohorts, folder, started)
         return simulation.run(pool, observer)
 
@@ -307,12 +306,6 @@ def default_run_folder(name: str) -> Path:
         number += 1
         path = Path("runs") / f"{name}-{stamp}-{number}"
     return path
-
-
-def study_toml(study: Study) -> str:
-    """The study as run, in the form of a study file."""
-    content = study.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
-    return tomli_w.dumps(content)
 
 
 class _Simulation:

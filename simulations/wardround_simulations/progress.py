@@ -7,12 +7,12 @@ from typing import Self, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from wardround_server.observer import Metrics
+from wardround_server.observer import Metrics, Observer
 from wardround_server.rounds import Dropped, RosterLine
 from wardround_shared.terminal import say
 
 
-class PlainLines:
+class PlainLines(Observer):
     """One line a round, for pipes and logs.
 
     Attributes:
@@ -44,7 +44,7 @@ class PlainLines:
         say(text, self._stream)
 
 
-class Bars:
+class Bars(Observer):
     """A bar for the rounds and one for the sites of the current round.
 
     Attributes:

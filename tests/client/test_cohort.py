@@ -100,6 +100,16 @@ def test_a_second_call_opens_no_patient_file(data, cache, study_of):
         build_cohorts(study, data, cache=cache, partition=None)
 
 
+def test_reading_tells_how_many_records_were_read(data, cache, study_of):
+    told = []
+    cohorts = build_cohorts(
+        study_of(DATA), data, cache=cache, partition=None, progress=lambda *one: told.append(one)
+    )
+    (cohort,) = cohorts.cohorts
+    records = len(cohort.labels) + cohort.set_aside
+    assert told == [("reading", number, 0) for number in range(1, records + 1)]
+
+
 def test_whatever_changes_the_result_changes_the_key(data, cache, study_of):
     studies = [
         study_of(SITES),

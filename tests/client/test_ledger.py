@@ -257,6 +257,102 @@ def test_a_round_of_a_run_is_reserved_once(home, ledger):
     assert len(ledger.entries()) == 3
 
 
+# --- taken up, settled -----------------------------------------------------------------------
+
+
+def test_an_open_reservation_is_taken_up_and_costs_nothing_more(home, ledger):
+    reserve(ledger, 1)
+    number = reserve(ledger, 2)
+    head = ledger.head
+    for again in (ledger, Ledger.open(home, site="north", durable=False)):
+        assert reserve(again, 2, take_up=True) == number
+    assert ledger.head == head
+    assert ledger.history("cardiology") == [COST] * 2
+    ledger.commit(number)
+    assert [entry.state for entry in ledger.entries()] == ["reserved", "committed"]
+    assert verify(home) == []
+
+
+def test_what_was_never_reserved_is_reserved_when_it_is_to_be_taken_up(ledger):
+    assert reserve(ledger, 1, take_up=True) == 1
+    assert reserve(ledger, 2, take_up=True) == 2
+    assert reserve(ledger, 1, take_up=True, run="trial-2") == 3
+    assert len(ledger.entries()) == 3
+
+
+def test_a_committed_reservation_is_not_taken_up(home, ledger):
+    """Also not by a holder that read it when it was open."""
+    reserve(ledger, 1)
+    other = Ledger.open(home, site="north", durable=False)
+    ledger.commit(1)
+    for holder in (ledger, other):
+        with pytest.raises(ProtocolError, match="each round is trained once"):
+            reserve(holder, 1, take_up=True)
+    assert len(ledger.entries()) == 1
+
+
+OTHERS = {
+    "noise_multiplier": "at another cost",
+    "sample_rate": "at another cost",
+    "steps": "at another cost",
+    "study": "other patients or another unit",
+    "data_set": "other patients or another unit",
+    "population": "other patients or another unit",
+    "unit": "other patients or another unit",
+}
+
+
+@pytest.mark.parametrize("way", ["reserve", "settle"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_reservation_for_something_else_is_neither_taken_up_nor_settled(ledger, name, way):
+    reserve(ledger, 1)
+    changes = {
+        "noise_multiplier": 4.0000001,
+        "sample_rate": 0.04,
+        "steps": 4,
+        "unit": "record",
+    }
+    if OTHERS[name] == "at another cost":
+        cost, asked = replace(COST, **{name: changes[name]}), purpose(1)
+    else:
+        cost, asked = COST, purpose(1, **{name: changes.get(name, "another")})
+    ways = {
+        "reserve": lambda: ledger.reserve(cost, purpose=asked, cap=CAP, take_up=True),
+        "settle": lambda: ledger.settle(cost, purpose=asked),
+    }
+    with pytest.raises(PrivacyError, match=OTHERS[name]):
+        ways[way]()
+    assert [entry.state for entry in ledger.entries()] == ["reserved"]
+
+
+def test_the_reservation_of_another_study_is_not_taken_up(ledger):
+    """The same round of the same run under another study is a payment of its own."""
+    reserve(ledger, 1)
+    assert reserve(ledger, 1, study_id="cd" * 32, take_up=True) == 2
+    with pytest.raises(LedgerError, match="not in the ledger"):
+        ledger.settle(COST, purpose=purpose(1, study_id="ef" * 32))
+    assert ledger.history("cardiology") == [COST] * 2
+
+
+def test_a_cap_that_was_lowered_meanwhile_holds_for_what_is_taken_up(ledger):
+    for number in (1, 2, 3):
+        reserve(ledger, number)
+    spent = ledger.spent("cardiology", delta=CAP.delta).epsilon
+    assert reserve(ledger, 3, take_up=True, cap=replace(CAP, epsilon=1.001 * spent)) == 3
+    with pytest.raises(BudgetError):
+        reserve(ledger, 3, take_up=True, cap=replace(CAP, epsilon=0.9 * spent))
+
+
+def test_settling_commits_once_and_is_content_with_what_is_committed(home, ledger):
+    reserve(ledger, 1)
+    for holder in (ledger, Ledger.open(home, site="north", durable=False), ledger):
+        holder.settle(COST, purpose=purpose(1))
+        assert [entry.state for entry in ledger.entries()] == ["committed"]
+    with pytest.raises(LedgerError, match="not in the ledger"):
+        ledger.settle(COST, purpose=purpose(2))
+    assert verify(home) == []
+
+
 def test_only_what_is_reserved_can_be_committed_and_only_once(ledger):
     with pytest.raises(LedgerError, match="no reservation 1"):
         ledger.commit(1)
@@ -359,6 +455,7 @@ def test_no_method_lowers_or_resets_what_was_spent():
         "require_room",
         "reserve",
         "commit",
+        "settle",
     }
 
 

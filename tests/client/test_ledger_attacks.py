@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ledgers import ledger_of_three, reserve
+from ledgers import COST, ledger_of_three, purpose, reserve
 
 from wardround_client.ledger import Ledger, chain, store, verify
 from wardround_client.ledger.anchor import Files
@@ -494,6 +494,55 @@ def test_a_cost_edited_while_a_site_is_at_work_lowers_nothing_for_it(home):
     edit(home, ("UPDATE entries SET parameters = ?", EDITS["parameters"]))
     assert ledger.spent("cardiology", delta=1e-5) == spent
     refused(home, "reservation 1 was edited")
+
+
+# --- a second training on one payment --------------------------------------------------------
+
+
+@pytest.fixture
+def sealed_as_reserved(home):
+    """State and seal of row 3 before it is committed: an attacker has kept them."""
+    with closing(sqlite3.connect(Files(home=home).database)) as database:
+        row = database.execute("SELECT state, seal FROM entries WHERE number = 3").fetchone()
+    Ledger.open(home, site="north", durable=False).commit(3)
+    return row
+
+
+@pytest.mark.parametrize("with_its_seal", [True, False])
+@pytest.mark.parametrize("at_work", [True, False])
+def test_a_payment_that_was_used_does_not_become_open_again(
+    home, sealed_as_reserved, with_its_seal, at_work
+):
+    ledger = Ledger.open(home, site="north", durable=False)
+    state, seal = sealed_as_reserved
+    edit(home, ("UPDATE entries SET state = ? WHERE number = 3", state))
+    if with_its_seal:
+        edit(home, ("UPDATE entries SET seal = ? WHERE number = 3", seal))
+    opened = (lambda: ledger) if at_work else lambda: Ledger.open(home, site="north", durable=False)
+    with pytest.raises(LedgerError):
+        reserve(opened(), 3, take_up=True)
+    refused(home, "3 were" if with_its_seal else "reservation 3 was edited")
+
+
+def test_a_used_payment_is_not_opened_by_giving_another_its_place(home, sealed_as_reserved):
+    """As many are committed as the anchor knows, and one of them under a false seal."""
+    state, seal = sealed_as_reserved
+    ledger = Ledger.open(home, site="north", durable=False)
+    reserve(ledger, 4)
+    edit(
+        home,
+        ("UPDATE entries SET state = ?, seal = ? WHERE number = 3", state, seal),
+        ("UPDATE entries SET state = 'committed' WHERE number = 4",),
+    )
+    with pytest.raises(LedgerError, match="edited"):
+        ledger.settle(COST, purpose=purpose(4))
+    refused(home, "reservation 4 was edited")
+
+
+def test_a_reservation_edited_to_look_like_another_is_not_taken_up(home):
+    edit(home, ("UPDATE entries SET round = 9 WHERE number = 3",))
+    with pytest.raises(LedgerError):
+        reserve(Ledger.open(home, site="north", durable=False), 9, take_up=True)
 
 
 def test_verify_names_every_fault_and_changes_nothing(home, files):

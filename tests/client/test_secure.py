@@ -1,5 +1,6 @@
 """The files of secure aggregation: what was answered stays answered, whatever becomes of them."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -28,14 +29,16 @@ from wardround_shared.messages import (
     MASKED_VECTOR,
     SEALED_SHARES,
     SURVIVORS,
+    UNMASK_ANSWER,
     UNMASK_REQUEST,
 )
-from wardround_shared.secure_aggregation.faults import FloorError, SpentError
+from wardround_shared.secure_aggregation.faults import FloorError, RosterError, SpentError
 from wardround_shared.secure_aggregation.wire import (
     Advertisement,
     Confirmation,
     MaskedVector,
     SealedShares,
+    UnmaskAnswer,
     decode,
     encode,
 )
@@ -110,8 +113,8 @@ class OnDisk:
         server.take_confirmation(ME, decode(answer[CONFIRMATION], Confirmation))
         for name in others:
             server.take_confirmation(name, self.cohort.ask(name, "sign", survivors))
-        confirmed = server.close_confirmations()
-        yield lambda m: m.unmask({UNMASK_REQUEST: encode(confirmed)})
+        self.unmasked = server.close_confirmations()
+        yield lambda m: m.unmask({UNMASK_REQUEST: encode(self.unmasked)})
 
     def masked(self, member, request):
         accepted = member.accept(
@@ -151,6 +154,7 @@ def test_the_state_of_every_answer_is_on_disk_when_it_is_returned(tmp_path):
 
 def test_an_older_state_beside_the_register_gives_no_second_answer(tmp_path):
     site = OnDisk(tmp_path / "site")
+    seen = []
 
     def visit(step):
         member, before = site.member(), tmp_path / "before"
@@ -158,12 +162,82 @@ def test_an_older_state_beside_the_register_gives_no_second_answer(tmp_path):
         answer = step(member)
         shutil.rmtree(before / "spent")
         shutil.copytree(site.folder / "spent", before / "spent")
-        with pytest.raises(SpentError):
-            step(site.member(before))
+        if UNMASK_ANSWER in answer:
+            assert step(site.member(before)) == answer, "the same request, and no share more"
+            seen.append(site.unmasked)
+            with pytest.raises(SpentError):
+                site.member(before).unmask({UNMASK_REQUEST: encode(in_another_form(site.unmasked))})
+        else:
+            with pytest.raises(SpentError):
+                step(site.member(before))
         shutil.rmtree(before)
         return answer
 
     site.walk(visit)
+    assert len(seen) == 1
+
+
+def in_another_form(request):
+    return dataclasses.replace(request, signatures=request.signatures[1:])
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_site_restarted_between_any_two_messages_goes_on(tmp_path, durable):
+    """Each member is read from disk, answers once, and is gone; see `walk`."""
+    site = OnDisk(tmp_path / "site", durable=durable)
+    answers = []
+    site.walk(lambda step: answers.append(step(site.member())) or answers[-1])
+    assert UNMASK_ANSWER in answers[-1]
+
+
+@pytest.mark.parametrize("what", ["bind", "_store"])
+def test_a_site_killed_while_it_unmasks_gives_the_answer_when_it_is_back(
+    tmp_path, monkeypatch, what
+):
+    """Right after the register has the question, and right before the state is stored."""
+    site = OnDisk(tmp_path / "site")
+
+    class Killed(BaseException):
+        pass
+
+    def visit(step):
+        member = site.member()
+        if not hasattr(site, "unmasked"):
+            return step(member)
+        with monkeypatch.context() as patched:
+            kind = {"bind": SpentFiles, "_store": SecureMember}[what]
+            honest = getattr(kind, what)
+
+            def killed(self, *arguments):
+                if what == "bind":
+                    honest(self, *arguments)
+                raise Killed
+
+            patched.setattr(kind, what, killed)
+            with pytest.raises(Killed):
+                step(member)
+        with pytest.raises(SpentError):
+            site.member().unmask({UNMASK_REQUEST: encode(in_another_form(site.unmasked))})
+        return step(site.member())
+
+    site.walk(visit)
+    answer = site.member().unmask({UNMASK_REQUEST: encode(site.unmasked)})
+    decoded = decode(answer[UNMASK_ANSWER], UnmaskAnswer)
+    assert len(decoded.self_seeds) == 4
+
+
+def test_the_identity_may_be_kept_elsewhere(tmp_path):
+    site = OnDisk(tmp_path / "site")
+    elsewhere = tmp_path / "keys" / "identity.key"
+    elsewhere.parent.mkdir()
+    (site.folder / "identity.key").rename(elsewhere)
+    with pytest.raises(PrivacyError, match="cannot be read"):
+        site.member()
+    asked = {KEYS_REQUEST: encode(site.cohort.server.open_setup())}
+    assert site.member(identity_file=elsewhere).set_up(asked)
+    elsewhere.write_bytes(bytes(32))
+    with pytest.raises(RosterError, match="another identity"):
+        site.member(identity_file=elsewhere)
 
 
 def test_a_lost_state_beside_the_register_gives_no_second_answer(tmp_path):
@@ -195,7 +269,52 @@ def test_a_token_is_spent_once_also_by_another_process_later(tmp_path):
     SpentFiles(folder=tmp_path, durable=False).spend(TOKEN[::-1])
 
 
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_token_is_bound_to_one_value_for_good(tmp_path, durable):
+    register = SpentFiles(folder=tmp_path, durable=durable)
+    assert not register.spent(TOKEN)
+    for _ in range(2):
+        register.bind(TOKEN, b"1" * 32)
+        assert register.spent(TOKEN)
+        with pytest.raises(SpentError):
+            SpentFiles(folder=tmp_path, durable=durable).bind(TOKEN, b"2" * 32)
+    assert [file.name for file in tmp_path.iterdir()] == [TOKEN.hex()]
+    assert (tmp_path / TOKEN.hex()).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("content", [b"", b"1" * 31, b"1" * 33])
+def test_a_token_that_is_there_with_anything_else_is_spent(tmp_path, content):
+    (tmp_path / TOKEN.hex()).write_bytes(content)
+    register = SpentFiles(folder=tmp_path, durable=False)
+    with pytest.raises(SpentError):
+        register.bind(TOKEN, b"1" * 32)
+    assert (tmp_path / TOKEN.hex()).read_bytes() == content
+
+
+def test_what_a_crash_left_behind_binds_nothing(tmp_path, monkeypatch):
+    """Killed before the token has its name: the next one is free to choose."""
+    register = SpentFiles(folder=tmp_path, durable=True)
+
+    def full(*names):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", full)
+        with pytest.raises(PrivacyError, match="register of given answers cannot be written"):
+            register.bind(TOKEN, b"1" * 32)
+    assert not register.spent(TOKEN)
+    register.bind(TOKEN, b"2" * 32)
+
+
+def test_a_register_that_cannot_be_read_is_not_taken_for_empty(tmp_path):
+    (tmp_path / "spent").write_bytes(b"")
+    with pytest.raises(PrivacyError, match="cannot be read") as raised:
+        SpentFiles(folder=tmp_path / "spent", durable=False).spent(TOKEN)
+    assert str(tmp_path) not in str(raised.value)
+
+
 _RACE = """
+import os
 import sys
 from pathlib import Path
 from wardround_client.secure import SpentFiles
@@ -205,8 +324,12 @@ print("ready", flush=True)
 sys.stdin.readline()
 won = 0
 for number in range(500):
+    token = number.to_bytes(32, "big")
     try:
-        register.spend(number.to_bytes(32, "big"))
+        if sys.argv[2] == "spend":
+            register.spend(token)
+        else:
+            register.bind(token, os.getpid().to_bytes(32, "big"))
         won += 1
     except SpentError:
         pass
@@ -214,10 +337,11 @@ print(won)
 """
 
 
-def test_of_two_processes_that_race_for_a_token_one_has_it(tmp_path):
+@pytest.mark.parametrize("how", ["spend", "bind"])
+def test_of_two_processes_that_race_for_a_token_one_has_it(tmp_path, how):
     racers = [
         subprocess.Popen(
-            [sys.executable, "-c", _RACE, str(tmp_path)],
+            [sys.executable, "-c", _RACE, str(tmp_path), how],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -277,7 +401,8 @@ def test_token_then_state_are_on_disk_before_an_answer_is_returned(tmp_path, eve
         member = site.member()
         events.clear()
         answer = step(member)
-        tokens = [name for kind, name, *_ in events if kind == "fsync" and len(name) == 64]
+        # That of a question is bound under another name first.
+        tokens = [n for k, n, *_ in events if k == "fsync" and (len(n) == 64 or n[0] == ".")]
         assert tokens
         written = events.index(("fsync", "state.unfinished"))
         for token in tokens:

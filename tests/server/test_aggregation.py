@@ -32,7 +32,7 @@ def test_any_order_of_arrival_gives_the_same_bits(seed, sites):
         for update in arranged:
             running.add(update)
         totals.append(running.total())
-    np.testing.assert_array_equal(totals[0].delta, totals[1].delta)
+    np.testing.assert_array_equal(totals[0].delta.values(), totals[1].delta.values())
     np.testing.assert_array_equal(totals[0].counts, totals[1].counts)
     assert totals[0].weight == totals[1].weight
 
@@ -45,7 +45,7 @@ def test_the_sum_is_exact_up_to_the_rounding_of_each_update(seed, sites):
         running.add(update)
     total = running.total()
     plain = np.sum([u.delta.astype(float) for u in updates], axis=0)
-    assert np.abs(total.delta - plain).max() <= sites * 2.0 ** -(FRACTION_BITS + 1) + 1e-12
+    assert np.abs(total.delta.values() - plain).max() <= sites * 2.0 ** -(FRACTION_BITS + 1) + 1e-12
     assert total.weight == sum(u.weight for u in updates)
     assert total.sites == sites
 
@@ -59,7 +59,26 @@ def test_what_cannot_be_added_exactly_leaves_the_sum_as_it_was(value):
     with pytest.raises(ProtocolError, match="not finite or too large"):
         running.add(bad)
     assert running.total().sites == 1
-    np.testing.assert_array_equal(running.total().delta, np.ones(2))
+    np.testing.assert_array_equal(running.total().delta.values(), np.ones(2))
+
+
+@pytest.mark.parametrize("place", [0, 70_000, 149_999])
+def test_a_value_in_any_block_can_refuse_an_update_before_any_is_added(place):
+    running = RunningSum(parameters=150_000, counts=1, sites=2)
+    delta = np.ones(150_000, np.float32)
+    delta[place] = np.nan
+    with pytest.raises(ProtocolError, match="not finite"):
+        running.add(Update(delta=delta, weight=1.0, counts=np.ones(1)))
+    assert not running.total().delta.values().any()
+
+
+def test_a_long_update_is_added_like_its_values_one_by_one():
+    delta = np.random.default_rng(0).normal(size=150_000).astype(np.float32)
+    running = RunningSum(parameters=150_000, counts=1, sites=2)
+    running.add(Update(delta=delta, weight=3.0, counts=np.ones(1)))
+    whole = np.rint(delta.astype(float) * 2.0**FRACTION_BITS).astype(np.int64)
+    np.testing.assert_array_equal(running.total().delta.counts, whole)
+    assert running.total().weight == 3.0
 
 
 def test_overflow_is_impossible_even_if_every_site_sends_the_largest_value():
@@ -68,7 +87,7 @@ def test_overflow_is_impossible_even_if_every_site_sends_the_largest_value():
     largest = np.nextafter(np.float32(2**30 / sites), np.float32(0))
     for _ in range(sites):
         running.add(Update(delta=np.array([largest]), weight=0.0, counts=np.zeros(0)))
-    assert running.total().delta[0] == pytest.approx(float(largest) * sites, rel=1e-9)
+    assert running.total().delta.values()[0] == pytest.approx(float(largest) * sites, rel=1e-9)
 
 
 def test_a_wrong_length_or_one_update_too_many_is_refused():

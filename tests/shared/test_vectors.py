@@ -82,4 +82,4 @@ def test_updates_are_summed_and_what_is_beyond_the_bound_is_clamped_and_counted(
     assert total.weight == 40
     assert total.clamped == 1
     step = 2 / layout.scale(layout.segments[0])
-    np.testing.assert_allclose(total.delta, [8.0, 3.5, 10.0 - 9.0], atol=step)
+    np.testing.assert_allclose(total.delta.values(), [8.0, 3.5, 10.0 - 9.0], atol=step)

@@ -10,7 +10,7 @@ from hospitals import write_hospital
 
 from wardround_client import site
 from wardround_client.site import Site
-from wardround_server.exchange import Exchange
+from wardround_server.exchange import GridExchange
 from wardround_shared.errors import NotEnoughSitesError, PrivacyError
 from wardround_shared.messages import TRAIN
 from wardround_shared.secure_aggregation.faults import SpentError
@@ -53,7 +53,7 @@ def test_the_server_receives_nothing_of_a_site_but_its_name_shape_and_masked_byt
     study_file, hospitals, tmp_path, monkeypatch
 ):
     kinds: dict[str, set[str]] = {}
-    ask_each = Exchange.ask_each
+    ask_each = GridExchange.ask_each
 
     def listening(self, requests, *, group, deadline):
         for answer in ask_each(self, requests, group=group, deadline=deadline):
@@ -61,7 +61,7 @@ def test_the_server_receives_nothing_of_a_site_but_its_name_shape_and_masked_byt
             kinds.setdefault(kind, set()).update(answer.content)
             yield answer
 
-    monkeypatch.setattr(Exchange, "ask_each", listening)
+    monkeypatch.setattr(GridExchange, "ask_each", listening)
     simulate(settings_of(study_file, hospitals, tmp_path / "run", PLAIN, *SECURE), Silent())
     assert kinds.pop("query.hello") == {"greeting"}
     assert set().union(*kinds.values()) == {"secure"}
@@ -245,9 +245,9 @@ def test_one_shot_state_is_on_disk_before_anything_is_sent(study_file, hospitals
     folder = tmp_path / "run" / "sites" / "west" / "secure"
     assert (folder / "state").stat().st_mode & 0o777 == 0o600
     assert (folder / "identity.key").stat().st_mode & 0o777 == 0o600
-    # Two fitted steps, three rounds and the evaluation: each is a question with a round of the
-    # protocol and its five answers, and the setup of one more had begun.
-    assert len(list((folder / "spent").iterdir())) == 6 * (1 + 5) + 2
+    # Two fitted steps, three rounds and the evaluation: each is a question, spent on the last of
+    # the five answers of its round of the protocol; and the setup of one more had begun.
+    assert len(list((folder / "spent").iterdir())) == 6 * 5 + 2
 
 
 def test_a_cohort_above_the_public_bound_is_refused(study_file, hospitals, tmp_path):

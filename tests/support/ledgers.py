@@ -23,9 +23,11 @@ def purpose(number: int = 1, **changes: object) -> Purpose:
     return Purpose(**(usual | changes))
 
 
-def reserve(ledger: Ledger, number: int, *, cap: Cap = CAP, **changes: object) -> int:
+def reserve(
+    ledger: Ledger, number: int, *, cap: Cap = CAP, take_up: bool = False, **changes: object
+) -> int:
     """Reserve the usual cost for round `number`."""
-    return ledger.reserve(COST, purpose=purpose(number, **changes), cap=cap)
+    return ledger.reserve(COST, purpose=purpose(number, **changes), cap=cap, take_up=take_up)
 
 
 def ledger_of_three(home: Path, *, site: str = "north") -> Ledger:

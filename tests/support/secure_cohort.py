@@ -115,10 +115,16 @@ class Cohort:
     def open_round(self):
         return self.server.open_round(layout=self.layout, model_digest=MODEL)
 
-    def mask(self, vectors: Mapping[str, np.ndarray], silent: Collection[str] = ()) -> None:
+    def mask(
+        self,
+        vectors: Mapping[str, np.ndarray],
+        silent: Collection[str] = (),
+        question: bytes | None = None,
+    ) -> None:
         for name, request in self.open_round().items():
             if name not in silent:
-                self.server.take_vector(name, self.ask_mask(name, request, vectors[name]))
+                answer = self.ask_mask(name, request, vectors[name], question)
+                self.server.take_vector(name, answer)
 
     def sign(self, silent: Collection[str] = ()) -> None:
         message = self.server.close_vectors()

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from wardround_client.durable import sync_folder
 from wardround_client.ledger import chain
 from wardround_shared.errors import LedgerError
 
@@ -185,15 +186,6 @@ def writing(file: Path) -> Iterator[None]:
         raise LedgerError(
             f"{file}: cannot be written ({error.strerror}), so nothing may be trained."
         ) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _unfinished(file: Path) -> Path:

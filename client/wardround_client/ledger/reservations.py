@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+from wardround_client.durable import sync_folder
 from wardround_client.ledger import chain, store
 from wardround_client.ledger.anchor import (
     Anchor,
     Files,
     read_anchor,
-    sync_folder,
     write_key,
     writing,
 )
@@ -177,28 +177,44 @@ class Ledger:
         self._require_account(data_set, population, unit)
         _require_room(self._history(population), cost, cap)
 
-    def reserve(self, cost: SampledGaussian, *, purpose: Purpose, cap: Cap) -> int:
+    def reserve(
+        self, cost: SampledGaussian, *, purpose: Purpose, cap: Cap, take_up: bool = False
+    ) -> int:
         """Spend a round's cost, before it is trained; on disk when this returns.
 
         Args:
             cost: of this round.
             purpose: what for.
             cap: of the purpose's population.
+            take_up: whether this round's own reservation will do, made before its training broke
+                off. Only for a site that sends nothing before the reservation is committed.
 
         Returns:
             The reservation's number, for `commit`.
 
         Raises:
             BudgetError: history and cost together would pass the cap; nothing is reserved.
-            ProtocolError: this round of this run was reserved before.
-            PrivacyError: no cost; or the account has another unit, or the data set another account.
+            ProtocolError: this round of this run was reserved before, and is not to be taken up.
+            PrivacyError: no cost; or the account has another unit, or the data set another account,
+                or the open reservation is for something else.
             LedgerError: the ledger was changed from outside, or cannot be written.
         """
         chain.require_cost(cost)
         with self._changing() as connection:
-            self._require_new(purpose)
+            known = self._known(purpose)
+            if known is not None:
+                if not (take_up and self._state(connection, known.number) == "reserved"):
+                    raise ProtocolError(
+                        f"The server asks for a training of round {purpose.round}, and this site's "
+                        "ledger has that round of this run already; each round is trained once, "
+                        "so start a new run."
+                    )
+                _require_same(known, purpose, cost)
             self._require_account(purpose.data_set, purpose.population, purpose.unit)
-            _require_room(self._history(purpose.population), cost, cap)
+            # All but the one that is taken up, so that a cap that was lowered meanwhile holds.
+            _require_room(self._history(purpose.population, but=known), cost, cap)
+            if known is not None:
+                return known.number
             number = len(self._entries) + 1
             row = chain.new_row(
                 number=number,
@@ -219,15 +235,30 @@ class Ledger:
                 changed from outside, or cannot be written.
         """
         with self._changing() as connection:
-            row = store.row_at(connection, number)
-            if row is None:
-                raise LedgerError(f"{self._files.database}: there is no reservation {number}.")
-            if chain.named(row)["state"] != "reserved":
+            if self._state(connection, number) != "reserved":
                 raise LedgerError(
                     f"{self._files.database}: reservation {number} is committed already."
                 )
-            digest = self._entries[number - 1].hash
-            store.set_committed(connection, number, chain.seal(digest, "committed", self._key))
+            self._commit(connection, number)
+
+    def settle(self, cost: SampledGaussian, *, purpose: Purpose) -> None:
+        """Have the reservation of a round committed whose training has ended, now or before.
+
+        Raises:
+            PrivacyError: the round was reserved for something else.
+            LedgerError: it was never reserved, the ledger was changed from outside, or cannot be
+                written.
+        """
+        with self._changing() as connection:
+            known = self._known(purpose)
+            if known is None:
+                raise LedgerError(
+                    f"{self._files.database}: round {purpose.round} was trained and is not in the "
+                    "ledger; nothing of it may be sent, see docs/ledger.md."
+                )
+            _require_same(known, purpose, cost)
+            if self._state(connection, known.number) == "reserved":
+                self._commit(connection, known.number)
 
     # --- parts -------------------------------------------------------------------------------
 
@@ -287,19 +318,40 @@ class Ledger:
             )
         return anchor
 
-    def _history(self, population: str) -> list[SampledGaussian]:
-        return [entry.cost for entry in self._entries if entry.purpose.population == population]
+    def _history(self, population: str, *, but: Entry | None = None) -> list[SampledGaussian]:
+        charged = (one for one in self._entries if one.purpose.population == population)
+        return [entry.cost for entry in charged if entry is not but]
 
-    def _require_new(self, purpose: Purpose) -> None:
+    def _known(self, purpose: Purpose) -> Entry | None:
+        """The reservation of that round, as it was when it was read; its state may be another."""
         asked = (purpose.study_id, purpose.run, purpose.round)
         for entry in self._entries:
             one = entry.purpose
             if (one.study_id, one.run, one.round) == asked:
-                raise ProtocolError(
-                    f"The server asks for a training of round {purpose.round}, and this site's "
-                    "ledger has that round of this run already; each round is trained once, so "
-                    "start a new run."
-                )
+                return entry
+        return None
+
+    def _state(self, connection: sqlite3.Connection, number: int) -> chain.State:
+        """The state of a reservation as it is now, under its seal.
+
+        Raises:
+            LedgerError: there is no such reservation, or it was changed from outside.
+        """
+        row = store.row_at(connection, number)
+        if row is None:
+            raise LedgerError(f"{self._files.database}: there is no reservation {number}.")
+        previous = self._entries[number - 2].hash if number > 1 else self._start
+        for fault in chain.faults_of(row, number=number, previous=previous, key=self._key):
+            raise LedgerError(
+                f"{self._files.database}: {fault}; nothing may be trained on this account, "
+                "see docs/ledger.md."
+            )
+        state: chain.State = chain.named(row)["state"]
+        return state
+
+    def _commit(self, connection: sqlite3.Connection, number: int) -> None:
+        digest = self._entries[number - 1].hash
+        store.set_committed(connection, number, chain.seal(digest, "committed", self._key))
 
     def _require_account(self, data_set: str, population: str, unit: str) -> None:
         """One account has one unit, and a data set keeps its account.
@@ -343,6 +395,24 @@ def _make(files: Files, *, site: str, key: bytes, durable: bool) -> None:
         for folder in (files.database.parent, files.home, files.home.absolute().parent):
             with writing(folder):
                 sync_folder(folder)
+
+
+def _require_same(known: Entry, purpose: Purpose, cost: SampledGaussian) -> None:
+    """Refuse a reservation that was made for anything but this.
+
+    Raises:
+        PrivacyError: naming what differs.
+    """
+    if known.cost != cost:
+        raise PrivacyError(
+            f"Round {purpose.round} of this run was reserved at another cost than it has now: the "
+            "cohort, the study's plan or the software has changed meanwhile; start a new run."
+        )
+    if known.purpose != purpose:
+        raise PrivacyError(
+            f"Round {purpose.round} of this run was reserved for other patients or another unit "
+            "than now: data set or policy have changed meanwhile; start a new run."
+        )
 
 
 def _require_room(history: list[SampledGaussian], cost: SampledGaussian, cap: Cap) -> None:

@@ -67,7 +67,7 @@ class Writer:
 class Reader:
     """Reads an encoding from its start; every method raises `MessageError` at its end."""
 
-    def __init__(self, data: bytes | memoryview) -> None:
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
         self._data = memoryview(data).cast("B") if len(data) else memoryview(b"")
         self._at = 0
 

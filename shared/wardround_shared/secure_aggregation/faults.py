@@ -24,6 +24,9 @@ The messages name sites by their index in the roster, never by a value. No other
 
 from wardround_shared.errors import NotEnoughSitesError, PrivacyError
 
+QUESTION_SPENT = "This site has unmasked a sum for that question in this run; each has one."
+"""What a site says of a question that it will not answer any more; a server recognises it."""
+
 
 class SecureAggregationError(PrivacyError):
     """Base of the protocol's own errors."""

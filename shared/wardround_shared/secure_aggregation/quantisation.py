@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from wardround_shared.errors import PrivacyError, ProtocolError, StudyError
 from wardround_shared.secure_aggregation.streams import KEY_BYTES, Chunk, KeyStream, RandomBytes
+from wardround_shared.steps import Steps
 
 Values = NDArray[np.float32] | NDArray[np.float64]
 Words = NDArray[np.uint32] | NDArray[np.uint16]
@@ -292,10 +293,8 @@ def _within(values: Values, segment: Segment) -> bool:
     return -segment.bound <= smallest and largest <= segment.bound
 
 
-def dequantise(
-    total: NDArray[np.uint32], layout: VectorLayout, sites: int
-) -> list[NDArray[np.float64]]:
-    """The sums that an unmasked vector stands for, exactly.
+def dequantise(total: NDArray[np.uint32], layout: VectorLayout, sites: int) -> list[Steps]:
+    """The sums that an unmasked vector stands for, exactly; nothing of it is copied.
 
     Args:
         total: uint32 [N], the sum of `sites` quantised vectors.
@@ -303,7 +302,7 @@ def dequantise(
         sites: number of vectors in the sum.
 
     Returns:
-        float64 [V] for each segment.
+        [V] for each segment.
 
     Raises:
         ProtocolError: not of this layout; more sites than it has room for; or a sum beyond what
@@ -321,5 +320,5 @@ def dequantise(
                 f"The sum of {segment.name!r} over {sites} sites is beyond {sites} times its "
                 "bound: a mask was not removed, or a site sent a wrong vector; the round is void."
             )
-        sums.append(signed / layout.scale(segment))
+        sums.append(Steps(counts=signed, divisors=(layout.scale(segment),)))
     return sums

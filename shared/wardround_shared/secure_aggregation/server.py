@@ -10,6 +10,9 @@ The two lines run side by side, so that keys and shares of the next round ride o
 this one (docs/protocol.md). A message that does not fit raises and changes nothing: the caller goes
 on without that site. A `close_*` with fewer sites than the threshold gives the round up.
 
+A round can be put on disk after `close_confirmations` (`confirmed_round`), before anybody is asked
+to unmask it, and be taken up again (`take_up`) by a server that has lost all else.
+
 N = words of a vector.
 """
 
@@ -31,6 +34,7 @@ from wardround_shared.secure_aggregation.keys import RoundContext
 from wardround_shared.secure_aggregation.masks import add_masks, add_vector
 from wardround_shared.secure_aggregation.quantisation import VectorLayout
 from wardround_shared.secure_aggregation.roster import Terms, check_context
+from wardround_shared.secure_aggregation.server_state import ConfirmedRound
 from wardround_shared.secure_aggregation.statements import (
     check_keys,
     check_share,
@@ -119,9 +123,19 @@ class SecureServer:
         return self._next
 
     @property
+    def threshold(self) -> int:
+        """Fewest sites with which a round can be finished."""
+        return self._roster.threshold
+
+    @property
     def ready(self) -> bool:
         """Whether keys and shares are there for `open_round`."""
-        return self._setup is not None and len(self._setup.shares) >= self._roster.threshold
+        return len(self.prepared) >= self._roster.threshold
+
+    @property
+    def prepared(self) -> tuple[str, ...]:
+        """Names of the sites that have dealt their shares for the coming round."""
+        return self._names(sorted(self._setup.shares)) if self._setup else ()
 
     # --- setting up a coming round ------------------------------------------------------------
 
@@ -300,9 +314,64 @@ class SecureServer:
             self._round = None
             raise self._too_few(len(current.signatures), "confirmed the survivors")
         current.confirmed = True
-        return UnmaskRequest(
-            context=current.context, signatures=tuple(sorted(current.signatures.items()))
+        return _unmask_request(current)
+
+    def confirmed_round(self, *, note: bytes) -> ConfirmedRound:
+        """The round as it is to be stored before the `UnmaskRequest` is sent; the total is shared.
+
+        Args:
+            note: the caller's own, given back with it.
+
+        Raises:
+            StageError: the confirmations are not closed.
+        """
+        current, survivors = self._unmasking()
+        return ConfirmedRound(
+            context=current.context,
+            keys=current.keys,
+            survivors=survivors,
+            signatures=current.signatures,
+            note=note,
+            total=current.total,
         )
+
+    def take_up(
+        self, stored: ConfirmedRound, *, layout: VectorLayout, model_digest: bytes
+    ) -> UnmaskRequest:
+        """Go on with a stored round in place of the one under way; the request to send again.
+
+        Args:
+            stored: as `confirmed_round` gave it.
+            layout: of the vectors.
+            model_digest: SHA-256 of the model (or request) that is to be summed.
+
+        Raises:
+            ContextError: it is the sum of another request, run, study or layout.
+            RosterError: likewise of another roster.
+            MessageError: its total has another length.
+        """
+        number = stored.context.round
+        check_context(
+            stored.context, self._terms.masking(number, layout=layout, model_digest=model_digest)
+        )
+        if len(stored.total) != layout.words:
+            raise MessageError("The stored secure sum does not have the length of its layout.")
+        self._round = _Round(
+            context=stored.context,
+            layout=layout,
+            keys=dict(stored.keys),
+            total=stored.total,
+            arrived=set(stored.survivors.survivors),
+            survivors=stored.survivors,
+            signatures=dict(stored.signatures),
+            confirmed=True,
+        )
+        self._next = max(self._next, number + 1)
+        return _unmask_request(self._round)
+
+    def give_up(self) -> None:
+        """Forget the round under way, with its total."""
+        self._round = None
 
     @property
     def survivors(self) -> tuple[str, ...]:
@@ -313,6 +382,11 @@ class SecureServer:
     def confirmed(self) -> tuple[str, ...]:
         """Names of the sites that have confirmed the survivors."""
         return self._names(sorted(self._round.signatures)) if self._round else ()
+
+    @property
+    def unmasked(self) -> tuple[str, ...]:
+        """Names of the sites that have sent their shares."""
+        return self._names(sorted(self._round.answers)) if self._round else ()
 
     def take_answer(self, site: str, message: UnmaskAnswer) -> None:
         """One site's shares of the secrets that are to be removed.
@@ -345,9 +419,7 @@ class SecureServer:
             ThresholdError: too few answers; the round is given up.
             ShareError: false shares, and too few answers without them; the round is given up.
         """
-        current, survivors = self._closed_vectors()
-        if not current.confirmed:
-            raise StageError("The round is closed before the survivors were confirmed.")
+        current, survivors = self._unmasking()
         self._round = None
         if len(current.answers) < self._roster.threshold:
             raise self._too_few(len(current.answers), "sent their shares")
@@ -388,6 +460,12 @@ class SecureServer:
             raise StageError("No round has its survivors yet.")
         return self._round, self._round.survivors
 
+    def _unmasking(self) -> tuple[_Round, Survivors]:
+        current, survivors = self._closed_vectors()
+        if not current.confirmed:
+            raise StageError("The survivors of the round are not confirmed yet.")
+        return current, survivors
+
     def _too_few(self, sites: int, done: str) -> ThresholdError:
         return ThresholdError(
             f"{sites} of {len(self._roster)} sites have {done}, {self._roster.threshold} are "
@@ -401,3 +479,9 @@ class SecureServer:
 def _once(site: int, done: Container[int]) -> None:
     if site in done:
         raise SpentError(f"Site {site} answers twice.")
+
+
+def _unmask_request(current: _Round) -> UnmaskRequest:
+    return UnmaskRequest(
+        context=current.context, signatures=tuple(sorted(current.signatures.items()))
+    )

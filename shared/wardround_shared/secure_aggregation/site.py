@@ -11,7 +11,9 @@ round and the setup of the next do not depend on each other. `mask` comes in two
 is to be masked has yet to be worked out: all checks and the one-shot first, then the vector.
 
 Every answer is one-shot. `OneShots` remembers that durably before a method returns; the caller
-writes `to_bytes()` to disk before it sends the answer.
+writes `to_bytes()` to disk before it sends the answer. Beside the rounds, each *question* is: one
+vector may be masked for it in several rounds, each with keys of its own, until one of them is
+unmasked. So a server that was killed, or had too few sites, can try again, and still has one sum.
 """
 
 import hashlib
@@ -27,6 +29,7 @@ from wardround_shared.secure_aggregation.checks import (
 )
 from wardround_shared.secure_aggregation.codec import Writer
 from wardround_shared.secure_aggregation.faults import (
+    QUESTION_SPENT,
     ContextError,
     FloorError,
     RosterError,
@@ -69,9 +72,13 @@ from wardround_shared.secure_aggregation.wire import (
     Survivors,
     UnmaskAnswer,
     UnmaskRequest,
+    encode,
 )
 
 S = TypeVar("S", bound=Stage)
+
+_AHEAD = 2
+"""Rounds that can be set up at a time: keys for r+1 may come before the request of r."""
 
 
 class SecureSite:
@@ -238,9 +245,9 @@ class SecureSite:
             request: as received.
             layout: of the vector, as this site has worked it out from the study.
             model_digest: SHA-256 of the model (or request) that this site has received.
-            question: what the vector will answer, 32 bytes; not twice in a run, whatever the
-                round. Two sums of the same values with one site less in the second would lay
-                that site's values open.
+            question: what the vector will answer, 32 bytes; the same vector each time. It can be
+                masked in several rounds, and is unmasked in one: two sums of the same values
+                with one site less in the second would lay that site's values open.
 
         Raises:
             ContextError: another study, run, round, roster, model or layout.
@@ -248,7 +255,7 @@ class SecureSite:
             RosterError: a share from a site without keys in this round.
             FloorError: a cohort below the threshold.
             ShareError: a share that its sender has not sealed for this site.
-            SpentError: answered before, the round or the question.
+            SpentError: the round is answered, or the question was unmasked before.
         """
         number = request.context.round
         context = self._terms.masking(number, layout=layout, model_digest=model_digest)
@@ -257,10 +264,11 @@ class SecureSite:
         peers = cohort_of(request, peers=stage.peers, roster=self._roster)
         shares = self._open(request, stage, peers)
         masks = self._masks(stage.secrets, peers, context)
-        self._spend_question(question)
+        self._refuse_unmasked(question)
         self._spend("mask", number)
+        # Earlier attempts are over with this one, and so is the answer to the last question.
         self._stages = {n: kept for n, kept in self._stages.items() if n > number}
-        self._stages[number] = Masked(context=context, shares=shares)
+        self._stages[number] = Masked(context=context, question=question, shares=shares)
         return OneMask(context=context, layout=layout, masks=masks)
 
     def sign(self, message: Survivors) -> Confirmation:
@@ -279,30 +287,42 @@ class SecureSite:
         check_survivors(message, cohort=stage.shares.keys(), site=self._index, roster=self._roster)
         self._spend("sign", number)
         signature = self._identity.sign(survivors_statement(message))
-        self._stages[number] = Confirmed(survivors=message, shares=stage.shares)
+        self._stages[number] = Confirmed(
+            survivors=message, question=stage.question, shares=stage.shares
+        )
         return Confirmation(context=message.context, signature=signature)
 
     def unmask(self, request: UnmaskRequest) -> UnmaskAnswer:
-        """Give out one share of each site of the cohort, and forget them all.
+        """Give out one share of each site of the cohort, and forget the others.
+
+        This spends the question that the vector answered, for good. The very same request gets the
+        very same answer again, so that a server which was killed while it collected them can go on.
 
         Raises:
             ContextError: another study, run, round, roster, model or layout.
             StageError: this site has signed no survivor set in this round.
             ConsistencyError: fewer than the threshold have signed the same set.
-            SpentError: answered before.
+            SpentError: another request was answered in this round, or the question was unmasked in
+                another one.
         """
         number = request.context.round
+        done = self._stages.get(number)
+        if isinstance(done, Done) and done.request == _digest(request):
+            return done.answer
         stage = self._stage(number, Confirmed)
         check_context(request.context, stage.survivors.context)
         check_consistency(request, signed=stage.survivors, roster=self._roster)
-        self._spend("unmask", number)
+        # One survivor set is signed in a round: whatever state this is, the answer to this request
+        # is the same, and it may be given again if this site is killed on its way.
+        digest = _digest(request)
+        self._bind_question(stage.question, digest)
         signed = stage.survivors
         answer = UnmaskAnswer(
             context=request.context,
             self_seeds=tuple((site, stage.shares[site].self_seed) for site in signed.survivors),
             masking_keys=tuple((site, stage.shares[site].masking) for site in signed.dropped),
         )
-        self._stages[number] = Done()
+        self._stages[number] = Done(request=digest, answer=answer)
         return answer
 
     # --- parts --------------------------------------------------------------------------------
@@ -370,14 +390,17 @@ class SecureSite:
         """Burn the right to this answer, durably, before it can leave."""
         self._one_shots.spend(self._token(answer, number.to_bytes(4, "big")))
 
-    def _spend_question(self, question: bytes) -> None:
-        """Burn the right to answer a question in this run."""
+    def _refuse_unmasked(self, question: bytes) -> None:
+        """Spare everybody an attempt that this site would not unmask."""
+        if self._one_shots.spent(self._token("question", question)):
+            raise SpentError(QUESTION_SPENT)
+
+    def _bind_question(self, question: bytes, request: bytes) -> None:
+        """Burn the right to answer a question in this run with anything but this request's sum."""
         try:
-            self._one_shots.spend(self._token("question", question))
+            self._one_shots.bind(self._token("question", question), request)
         except SpentError as error:
-            raise SpentError(
-                "This site has answered that question in this run before; each is answered once."
-            ) from error
+            raise SpentError(QUESTION_SPENT) from error
 
     def _token(self, answer: str, about: bytes) -> bytes:
         writer = Writer()
@@ -388,9 +411,15 @@ class SecureSite:
         return hashlib.sha256(writer.finish()).digest()
 
     def _enter(self, number: int, stage: Stage) -> None:
-        """Keep the two latest rounds: the one under way and the one being set up."""
+        """Keep the two latest rounds that are being set up, and the one that is under way.
+
+        That one stays until a later one is masked, however many are set up meanwhile: a server
+        that was killed may have stored its sum, and come back for the shares.
+        """
         self._stages[number] = stage
-        self._stages = {n: self._stages[n] for n in sorted(self._stages)[-2:]}
+        ahead = [n for n, s in self._stages.items() if isinstance(s, Advertised | Shared)]
+        for past in sorted(ahead)[:-_AHEAD]:
+            del self._stages[past]
 
     def _stage(self, number: int, kind: type[S]) -> S:
         stage = self._stages.get(number)
@@ -412,3 +441,7 @@ class SecureSite:
             latest=latest,
             stages=stages,
         )
+
+
+def _digest(request: UnmaskRequest) -> bytes:
+    return hashlib.sha256(encode(request)).digest()

@@ -13,15 +13,17 @@ from wardround_shared.secure_aggregation.faults import MessageError
 from wardround_shared.secure_aggregation.keys import RoundContext
 from wardround_shared.secure_aggregation.shares import SHARE_BYTES
 from wardround_shared.secure_aggregation.wire import (
+    DIGEST_BYTES,
     KEY_BYTES,
     SiteKeys,
     Survivors,
+    UnmaskAnswer,
     read_context,
     write_context,
 )
 
 MAGIC = b"WRSS"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,16 +113,19 @@ class Masked:
     """The vector is out, and the site's own secrets are forgotten.
 
     Attributes:
+        question: what the vector answers, 32 bytes; spent when its sum is unmasked.
         shares: of every site of the cohort, itself included.
     """
 
     stage: ClassVar[int] = 3
     context: RoundContext
+    question: bytes
     shares: Mapping[int, HeldShares]
 
     def write(self, writer: Writer) -> None:
         """Append the encoding."""
         write_context(writer, self.context)
+        writer.fixed(self.question, DIGEST_BYTES)
         writer.u16(len(self.shares))
         for site, shares in sorted(self.shares.items()):
             writer.u16(site)
@@ -131,6 +136,7 @@ class Masked:
         """The inverse of `write`."""
         return cls(
             context=read_context(reader),
+            question=reader.fixed(DIGEST_BYTES),
             shares={reader.u16(): _read_shares(reader) for _ in range(reader.u16())},
         )
 
@@ -141,38 +147,58 @@ class Confirmed:
 
     Attributes:
         survivors: what was signed.
-        shares: as in `Masked`.
+        question, shares: as in `Masked`.
     """
 
     stage: ClassVar[int] = 4
     survivors: Survivors
+    question: bytes
     shares: Mapping[int, HeldShares]
 
     def write(self, writer: Writer) -> None:
         """Append the encoding."""
-        Masked(context=self.survivors.context, shares=self.shares).write(writer)
+        Masked(context=self.survivors.context, question=self.question, shares=self.shares).write(
+            writer
+        )
         self.survivors.write(writer)
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
         """The inverse of `write`."""
         masked = Masked.read(reader)
-        return cls(survivors=Survivors.read(masked.context, reader), shares=masked.shares)
+        return cls(
+            survivors=Survivors.read(masked.context, reader),
+            question=masked.question,
+            shares=masked.shares,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """Everything is answered, and every share forgotten."""
+    """Everything is answered; every share that was not given out is forgotten.
+
+    Attributes:
+        request: SHA-256 of the one request to unmask that was answered.
+        answer: what it was answered with, for a server that has to ask the same again.
+    """
 
     stage: ClassVar[int] = 5
+    request: bytes
+    answer: UnmaskAnswer
 
     def write(self, writer: Writer) -> None:
-        """Append the encoding: nothing."""
+        """Append the encoding."""
+        writer.fixed(self.request, DIGEST_BYTES)
+        write_context(writer, self.answer.context)
+        self.answer.write(writer)
 
     @classmethod
-    def read(cls, reader: Reader) -> Self:  # noqa: ARG003 - as all other stages
+    def read(cls, reader: Reader) -> Self:
         """The inverse of `write`."""
-        return cls()
+        return cls(
+            request=reader.fixed(DIGEST_BYTES),
+            answer=UnmaskAnswer.read(read_context(reader), reader),
+        )
 
 
 Stage = Advertised | Shared | Masked | Confirmed | Done
@@ -189,7 +215,7 @@ class SiteState:
     Attributes:
         site, roster_digest, study_id, run: whose state this is.
         latest: highest round that the site has advertised keys for.
-        stages: of the rounds under way, by number; two at most.
+        stages: of the rounds under way, by number; three at most.
     """
 
     site: str

@@ -56,6 +56,7 @@ from wardround_shared.study.reading import (
     load_study,
     parse_study,
 )
+from wardround_shared.study.writing import study_text
 
 __all__ = [
     "Aggregation",
@@ -100,4 +101,5 @@ __all__ = [
     "disclosures",
     "load_study",
     "parse_study",
+    "study_text",
 ]

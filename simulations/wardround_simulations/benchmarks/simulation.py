@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from wardround_server.observer import Metrics
+from wardround_server.observer import Metrics, Observer
 from wardround_server.rounds import Dropped, RosterLine
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import Study
@@ -26,7 +26,7 @@ ROUNDS = 5
 REPEATS = 3
 
 
-class Stopwatch:
+class Stopwatch(Observer):
     """An observer that notes when the sites have answered the first message."""
 
     def __init__(self) -> None:

@@ -1,9 +1,12 @@
 """A scripted malicious server, or peer, against honest sites: each attack ends in its own error."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from secure_cohort import MODEL, Cohort, names, question_of, ring_sum
 
 from wardround_shared.secure_aggregation import wire
@@ -17,9 +20,18 @@ from wardround_shared.secure_aggregation.faults import (
     ShareError,
     SignatureError,
     SpentError,
+    StageError,
     SurvivorsError,
+    ThresholdError,
 )
-from wardround_shared.secure_aggregation.keys import Identity, new_pair, seal
+from wardround_shared.secure_aggregation.keys import (
+    Identity,
+    new_pair,
+    pairwise_seed,
+    seal,
+    self_mask_seed,
+)
+from wardround_shared.secure_aggregation.masks import add_mask
 from wardround_shared.secure_aggregation.roster import Member, Roster, Terms
 from wardround_shared.secure_aggregation.server import SecureServer
 from wardround_shared.secure_aggregation.statements import (
@@ -321,29 +333,39 @@ def test_a_site_dropped_and_later_said_to_have_survived():
     answer = cohort.ask(ME, "unmask", request)
     assert [site for site, _ in answer.self_seeds] == [0, 1, 2]
     assert [site for site, _ in answer.masking_keys] == [3]
-    for method, again in (("sign", message), ("unmask", request)):
+    signed_by_a_liar = changed(request, signatures=(*request.signatures, (3, bytes(64))))
+    for method, again in (("sign", message), ("unmask", signed_by_a_liar)):
         with pytest.raises(SpentError):
             cohort.ask(ME, method, again)
+    assert encode(cohort.ask(ME, "unmask", request)) == encode(answer)
 
 
 # --- once means once ----------------------------------------------------------------------------
 
 
+def confirmed(cohort, vectors=None, silent=(), question=None):
+    """An attempt up to the request to unmask it, by an honest server; keys for it are set up."""
+    cohort.bootstrap()
+    cohort.mask(vectors or cohort.vectors(), silent, question)
+    cohort.sign()
+    return cohort.server.close_confirmations()
+
+
 def test_a_second_unmask():
     cohort = Cohort(4)
-    cohort.bootstrap()
-    cohort.mask(cohort.vectors())
-    cohort.sign()
+    message = confirmed(cohort)
     before = dict(cohort.disk)
-    cohort.unmask()
-    request = cohort.server._round
-    message = wire.UnmaskRequest(
-        context=request.context, signatures=tuple(sorted(request.signatures.items()))
-    )
-    with pytest.raises(SpentError):
-        cohort.ask(ME, "unmask", message)
-    with pytest.raises(SpentError):  # nor from the state before
-        cohort.restored(ME, before[ME]).unmask(message)
+    given = encode(cohort.ask(ME, "unmask", message))
+    for other in (
+        changed(message, signatures=message.signatures[1:]),
+        changed(message, signatures=message.signatures[:-1]),
+    ):
+        for state in (cohort.disk[ME], before[ME]):  # nor from the state before
+            with pytest.raises(SpentError):
+                cohort.restored(ME, state).unmask(other)
+    # Who asks the very same gets what he has: no share more.
+    for state in (cohort.disk[ME], before[ME]):
+        assert encode(cohort.restored(ME, state).unmask(message)) == given
 
 
 def test_the_same_round_asked_twice_with_one_site_less():
@@ -401,6 +423,139 @@ def test_one_site_given_several_times_makes_no_cohort():
     twice = changed(request, shares=(request.shares[0], request.shares[0]))
     with pytest.raises(RosterError, match="twice"):
         cohort.accept(cohort.restored(ME), twice)
+
+
+# --- one sum for each question ------------------------------------------------------------------
+
+QUESTION = question_of(0)
+
+
+def test_the_same_question_asked_twice_with_one_site_less():
+    """Differencing between attempts: of the second sum nobody gives a share."""
+    cohort = Cohort(5)
+    vectors = cohort.vectors()
+    request = confirmed(cohort, vectors, question=QUESTION)
+    for name in cohort.server.confirmed:
+        cohort.server.take_answer(name, cohort.ask(name, "unmask", request))
+    total = cohort.server.close_round()
+    assert np.array_equal(total.total, ring_sum(vectors.values(), cohort.layout))
+    cohort.bootstrap({LAST})
+    for name, again in cohort.open_round().items():
+        with pytest.raises(SpentError, match="question"):
+            cohort.ask_mask(name, again, vectors[name], QUESTION)
+
+
+def test_two_attempts_at_a_question_masked_before_either_is_unmasked():
+    """The server collects both and asks for both; a site that masked the second has lost the first.
+
+    With older copies of its state beside the register it could answer either, and answers one.
+    """
+    cohort = Cohort(5)
+    vectors = cohort.vectors()
+    first = confirmed(cohort, vectors, question=QUESTION)
+    states = [dict(cohort.disk)]
+    second = confirmed(cohort, vectors, silent={LAST}, question=QUESTION)
+    states.append(dict(cohort.disk))
+    for name in set(cohort.names) - {LAST}:
+        with pytest.raises(StageError):
+            cohort.ask(name, "unmask", first)
+        assert cohort.ask(name, "unmask", second).masking_keys
+        with pytest.raises(SpentError, match="question"):
+            cohort.restored(name, states[0][name]).unmask(first)
+    # The one that was left out of the second may give its share of the first; it is the only one.
+    assert cohort.restored(LAST, states[0][LAST]).unmask(first).self_seeds
+
+
+@pytest.mark.parametrize("sites", [3, 4, 5, 7, 10])
+@given(data=st.data())
+def test_at_most_one_attempt_at_a_question_reaches_the_threshold(sites, data):
+    """Whatever is asked in whatever order, of any copy of a state, with all allowed colluders."""
+    cohort = Cohort(sites)
+    threshold = cohort.roster.threshold
+    colluding = cohort.names[: 2 * threshold - sites - 1]
+    attempts = []
+    for _ in range(3):
+        request = confirmed(cohort, question=QUESTION)
+        attempts.append((request, dict(cohort.disk)))
+    asked = [(name, place) for name in cohort.names[len(colluding) :] for place in range(3)]
+    shares = {place: set(colluding) for place in range(3)}
+    for name, place in data.draw(st.permutations(asked)):
+        request, states = attempts[place]
+        with contextlib.suppress(SpentError):
+            cohort.restored(name, states[name]).unmask(request)
+            shares[place].add(name)
+    reached = [place for place, sharing in shares.items() if len(sharing) >= threshold]
+    assert len(reached) <= 1
+    assert sum(len(sharing) for sharing in shares.values()) == sites + 2 * len(colluding)
+
+
+def test_one_more_that_colludes_could_unmask_two_attempts():
+    """The bound is sharp: what is claimed is not claimed for one site more."""
+    for sites in (3, 4, 5, 7, 10):
+        threshold = Cohort(sites).roster.threshold
+        colluding = 2 * threshold - sites
+        honest = sites - colluding
+        assert 2 * (threshold - colluding) <= honest
+
+
+def test_the_second_attempt_after_the_first_was_unmasked_by_some():
+    """Too few for the first sum; they take no part in the second, and so it has too few as well."""
+    cohort = Cohort(4)  # three make a sum
+    vectors = cohort.vectors()
+    first = confirmed(cohort, vectors, question=QUESTION)
+    for name in cohort.names[:2]:
+        cohort.ask(name, "unmask", first)
+    cohort.bootstrap()
+    answered = []
+    for name, request in cohort.open_round().items():
+        if name in cohort.names[:2]:
+            with pytest.raises(SpentError, match="question"):
+                cohort.ask_mask(name, request, vectors[name], QUESTION)
+        else:
+            cohort.server.take_vector(name, cohort.ask_mask(name, request, vectors[name], QUESTION))
+            answered.append(name)
+    assert len(answered) == 2
+    with pytest.raises(ThresholdError):
+        cohort.server.close_vectors()
+    # An honest server goes on with the first: who has answered gives the same again.
+    assert all(cohort.ask(name, "unmask", first) for name in cohort.names[:2])
+
+
+def test_one_vector_in_two_attempts_gives_unrelated_words():
+    """All others collude, and take off what they have in common with the victim.
+
+    What is left is its values under its own mask, which is fresh for each attempt.
+    """
+    cohort = Cohort(4, length=1000)
+    vector = np.arange(cohort.layout.words, dtype=np.uint32)
+    seen = []
+    for number in (1, 2):
+        cohort.bootstrap()
+        stages = {name: cohort.restored(name)._stages[number] for name in cohort.names}
+        request = cohort.open_round()[ME]
+        masked = cohort.ask_mask(ME, request, vector, QUESTION).vector.copy()
+        for place, name in enumerate(cohort.names[1:], start=1):
+            victim = next(keys for keys in stages[name].peers if keys.site == 0)
+            private = stages[name].secrets.masking
+            seed = pairwise_seed(
+                private, victim.masking, context=request.context, mine=place, theirs=0
+            )
+            add_mask(masked, seed, negate=True)
+        seen.append(masked.copy())
+        own = self_mask_seed(stages[ME].secrets.self_seed, context=request.context, site=0)
+        add_mask(masked, own, negate=True)
+        assert np.array_equal(masked, vector), "nothing but its own mask was left"
+    difference = seen[0] - seen[1]
+    assert len(np.unique(difference)) > 990
+
+
+def test_a_question_named_by_the_server_when_it_unmasks():
+    """It is the site that remembers what its vector was an answer to; no message carries it."""
+    assert {field.name for field in dataclasses.fields(wire.UnmaskRequest)} == {
+        "context",
+        "signatures",
+    }
+    assert {field.name for field in dataclasses.fields(wire.MaskRequest)} == {"context", "shares"}
 
 
 # --- replay -------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from wardround_shared.secure_aggregation.masks import add_vector
 from wardround_shared.secure_aggregation.quantisation import (
     Segment,
     VectorLayout,
-    dequantise,
     quantise,
 )
 
@@ -43,6 +42,10 @@ def quantised(values, form, random=os.urandom):
     out = np.full(form.words, 0xDEADBEEF, dtype=np.uint32)
     clamped = quantise(values, form, random, out)
     return out, clamped
+
+
+def dequantise(total, form, sites):
+    return [steps.values() for steps in module.dequantise(total, form, sites)]
 
 
 def summed(vectors, form):

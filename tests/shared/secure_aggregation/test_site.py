@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from secure_cohort import Cohort, wired
 
+from wardround_shared.secure_aggregation import wire
 from wardround_shared.secure_aggregation.faults import (
     ContextError,
     FloorError,
@@ -18,6 +19,7 @@ from wardround_shared.secure_aggregation.keys import Identity
 from wardround_shared.secure_aggregation.one_shots import OneShotsInMemory
 from wardround_shared.secure_aggregation.site import SecureSite
 from wardround_shared.secure_aggregation.site_state import SiteState
+from wardround_shared.secure_aggregation.wire import encode
 
 ME = "hospital-01"
 
@@ -109,16 +111,43 @@ def test_an_older_state_never_answers_again():
         asked.append((method, request))
 
     drive(cohort, visit)
+    # In another form; what happens to the same, see below.
+    asked[-1] = (
+        "unmask",
+        dataclasses.replace(asked[-1][1], signatures=asked[-1][1].signatures[1:]),
+    )
     for state, earlier in zip(backups, asked, strict=True):
         with pytest.raises(SpentError):  # the very state that could answer it
             send(cohort, *earlier, site=cohort.restored(ME, state))
+
+
+def test_the_same_request_to_unmask_gets_the_same_answer_from_any_state_that_can_give_it():
+    """A site may be killed after the register has it and before the state is stored, or sent."""
+    cohort = Cohort(4)
+    backups, last = [], []
+
+    def visit(method, request):
+        backups.append(cohort.disk[ME])
+        last[:] = [request]
+
+    drive(cohort, visit)
+    answers = {
+        encode(send(cohort, "unmask", last[0], site=cohort.restored(ME, state))[1])
+        for state in (backups[-1], cohort.disk[ME], cohort.disk[ME])
+    }
+    assert len(answers) == 1
+    for state in backups[:-1]:
+        with pytest.raises(StageError):
+            send(cohort, "unmask", last[0], site=cohort.restored(ME, state))
 
 
 def test_of_two_processes_with_the_same_state_one_answers():
     cohort = Cohort(4)
 
     def visit(method, request):
-        first, second = cohort.restored(ME), cohort.restored(ME)
+        second_request = request
+        if method == "unmask":
+            second_request = dataclasses.replace(request, signatures=request.signatures[1:])
         register = cohort.one_shots[ME]
         cohort.one_shots[ME] = OneShotsInMemory()
         cohort.one_shots[ME]._spent |= register._spent
@@ -127,7 +156,7 @@ def test_of_two_processes_with_the_same_state_one_answers():
             second = cohort.restored(ME)
             send(cohort, method, request, site=first)
             with pytest.raises(SpentError):
-                send(cohort, method, request, site=second)
+                send(cohort, method, second_request, site=second)
         finally:
             cohort.one_shots[ME] = register
 
@@ -138,8 +167,13 @@ def test_a_register_that_cannot_be_written_stops_the_answer():
     cohort = Cohort(4)
 
     class Full:
-        def spend(self, token):
+        def spend(self, token, value=None):
             raise OSError("no space left")
+
+        bind = spend
+
+        def spent(self, token):
+            return False
 
     def visit(method, request):
         settings = cohort.settings(ME) | {"one_shots": Full()}
@@ -167,18 +201,24 @@ def test_own_secrets_are_gone_once_the_vector_is_masked():
     drive(cohort, visit)
 
 
-def test_shares_are_gone_once_they_are_given_out():
-    cohort = Cohort(4)
-    shares = []
-
-    def visit(method, request):
-        if method == "unmask":
-            (stage,) = stages(cohort).values()
-            shares.extend(share.masking for share in stage.shares.values())
-
-    drive(cohort, visit)
-    assert shares
-    assert not any(share in cohort.disk[ME] for share in shares)
+def test_after_unmasking_only_the_shares_that_were_given_out_are_kept():
+    cohort = Cohort(7)
+    gone = {"hospital-02", "hospital-05"}
+    cohort.bootstrap()
+    cohort.mask(cohort.vectors(), gone)
+    cohort.sign()
+    (stage,) = stages(cohort).values()
+    cohort.unmask()
+    survived = [share for site, share in stage.shares.items() if site not in {2, 5}]
+    dropped = [stage.shares[site] for site in (2, 5)]
+    given = [share.self_seed for share in survived] + [share.masking for share in dropped]
+    kept_back = [share.masking for share in survived] + [share.self_seed for share in dropped]
+    assert all(share in cohort.disk[ME] for share in given)
+    assert not any(share in cohort.disk[ME] for share in kept_back)
+    # And those too are gone once the next vector is masked.
+    cohort.bootstrap()
+    cohort.mask(cohort.vectors())
+    assert not any(share in cohort.disk[ME] for share in given)
 
 
 def test_a_refused_message_leaves_the_state_as_it_was():
@@ -225,13 +265,42 @@ def test_the_setup_of_the_next_round_does_not_depend_on_this_one():
     assert cohort.round(cohort.vectors()).sites == 4
 
 
-def test_only_two_rounds_are_remembered():
+def test_only_two_rounds_are_set_up_at_a_time():
     cohort = Cohort(4)
     for _ in range(4):
         cohort.bootstrap()
     assert sorted(stages(cohort)) == [3, 4]
     cohort.mask(cohort.vectors())
     assert sorted(stages(cohort)) == [4]
+
+
+@pytest.mark.parametrize("stage", ["Masked", "Confirmed", "Done"])
+def test_a_round_under_way_stays_until_a_later_one_is_masked(stage):
+    """However often keys are set up meanwhile, by a server that is killed again and again."""
+    cohort = Cohort(4)
+    cohort.bootstrap()
+    cohort.mask(cohort.vectors())
+    survivors = cohort.server.close_vectors()
+    context = survivors.context
+    signatures = []
+    if stage != "Masked":
+        for place, name in enumerate(cohort.names):
+            signatures.append((place, cohort.ask(name, "sign", survivors).signature))
+    request = wire.UnmaskRequest(context=context, signatures=tuple(signatures))
+    if stage == "Done":
+        cohort.ask(ME, "unmask", request)
+    for _ in range(5):
+        cohort.bootstrap()
+        kinds = {n: type(kept).__name__ for n, kept in stages(cohort).items()}
+        assert kinds.pop(1) == stage
+        assert set(kinds.values()) <= {"Advertised", "Shared"}
+        assert len(kinds) <= 2
+    if stage == "Masked":
+        assert cohort.ask(ME, "sign", survivors).signature
+    else:
+        assert cohort.ask(ME, "unmask", request).self_seeds
+    cohort.mask(cohort.vectors())
+    assert sorted(stages(cohort)) == [6]
 
 
 def test_rounds_rise_strictly():
@@ -277,22 +346,26 @@ def test_the_right_to_an_answer_is_spent_before_there_is_a_vector():
         cohort.accept(cohort.restored(ME), request, question=b"another".ljust(32))
 
 
-def test_a_question_is_answered_once_whatever_the_round():
+def test_a_question_can_be_masked_again_until_it_is_unmasked():
     cohort = Cohort(4)
     question = b"class counts".ljust(32)
-    cohort.bootstrap()
+    vectors = cohort.vectors()
+    for _ in range(3):  # twice for nothing
+        cohort.bootstrap()
+        cohort.mask(vectors, question=question)
     before = dict(cohort.disk)
-    first = cohort.open_round()
-    cohort.ask_mask(ME, first[ME], question=question)
+    cohort.sign()
+    cohort.unmask()
+    cohort.server.close_round()
     cohort.bootstrap()
-    second = cohort.open_round()
+    request = cohort.open_round()[ME]
     for state in (cohort.disk[ME], before[ME]):
         with pytest.raises((SpentError, StageError)):
-            cohort.accept(cohort.restored(ME, state), second[ME], question)
+            cohort.accept(cohort.restored(ME, state), request, question)
     with pytest.raises(SpentError, match="question"):
-        cohort.ask_mask(ME, second[ME], question=question)
+        cohort.ask_mask(ME, request, question=question)
     # What was refused has used nothing up.
-    cohort.ask_mask(ME, second[ME], question=b"statistics".ljust(32))
+    cohort.ask_mask(ME, request, question=b"statistics".ljust(32))
 
 
 def test_another_run_has_its_own_answers():
@@ -330,7 +403,9 @@ def test_a_state_of_another_site_is_not_taken_up():
         cohort.restored("hospital-02", cohort.disk[ME])
 
 
-@pytest.mark.parametrize("state", [b"", b"WRSS", b"WRSS\x02" + bytes(60), b"x" * 100])
+@pytest.mark.parametrize(
+    "state", [b"", b"WRSS", b"WRSS\x01" + bytes(60), b"WRSS\x02" + bytes(60), b"x" * 100]
+)
 def test_a_state_that_is_none_is_refused(state):
     with pytest.raises(MessageError):
         Cohort(4).restored(ME, state)

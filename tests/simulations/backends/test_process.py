@@ -281,8 +281,8 @@ def test_nothing_is_left_of_a_run_that_is_ended(ending: signal.Signals) -> None:
     command.stdout.close()
     command.stderr.close()
     if ending == signal.SIGINT:
-        assert said.count("Traceback") == 1, "the workers say nothing"
-        assert "KeyboardInterrupt" in said
+        # The workers say nothing, and the command itself at most this.
+        assert said.count("Traceback") == said.count("\nKeyboardInterrupt") <= 1
         assert "leaked" not in said
 
 

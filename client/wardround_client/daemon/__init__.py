@@ -1,0 +1,1 @@
+"""The site as a daemon: what supervises the SuperNode and the worker, and the worker itself."""

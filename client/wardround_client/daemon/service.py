@@ -1,0 +1,127 @@
+"""`wardround-site start`: keeps the SuperNode and the worker up.
+
+If one of them ends, both are started again: what one held for the other is lost, and the server
+sends it again. Everything that has to outlive them is in the site's home.
+"""
+
+import logging
+import secrets
+import signal
+import socket
+import threading
+
+from wardround_client.enrolment.home import SiteHome
+from wardround_client.enrolment.joining import membership
+from wardround_client.ledger import Ledger
+from wardround_client.policy import load_policy
+from wardround_shared.audit_log import AuditLog
+from wardround_shared.flower import QUIET
+from wardround_shared.supervision import RENEW, Backoff, Child, Program, alone, free_port
+
+_log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.5
+_SUPERNODE = "wardround_client.daemon.supernode"
+_WORKER = "wardround_client.daemon.worker"
+
+
+class Service:
+    """The daemon of a site."""
+
+    def __init__(self, home: SiteHome) -> None:
+        """Look at everything once, so that what is wrong is said before anything is started.
+
+        Raises:
+            WardroundError: the site has not joined, or its policy or ledger is not in order.
+        """
+        self._home = home
+        self._name = membership(home).site
+        load_policy(home.policy)
+        Ledger.open(home.folder, site=self._name)
+        self._audit = AuditLog(home.audit_log)
+        self._end = threading.Event()
+        self._pause = Backoff()
+        self._pair: tuple[Child, ...] = ()
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT.
+
+        Raises:
+            RunError: another daemon serves this home.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._end.set())
+        with alone(self._home.folder):
+            self._audit.append("started")
+            try:
+                while not self._end.wait(_LOOK_SECONDS):
+                    self.look()
+            finally:
+                self._close()
+                self._audit.append("stopped")
+
+    def look(self) -> None:
+        """One look at the two processes."""
+        for child in self._pair:
+            code = child.ended()
+            if code is not None:
+                self._ended(child, code)
+                return
+        if not self._pair and self._pause.due:
+            self._pause.started()
+            self._start()
+
+    def _ended(self, child: Child, code: int) -> None:
+        self._close()
+        if code == RENEW:
+            _log.info("keys have changed, or nothing was asked for long; starting anew")
+            return
+        pause = self._pause.ended()
+        _log.error("the %s has ended (%d); started again in %.1f s", child.name, code, pause)
+        self._audit.append("restarted", process=child.name, exit=code)
+
+    def _start(self) -> None:
+        settings = membership(self._home)
+        ours, theirs = socket.socketpair()
+        port, token = free_port(), secrets.token_urlsafe(32)
+        with ours, theirs:
+            node = Program(
+                name="supernode",
+                module=_SUPERNODE,
+                settings={
+                    "server": settings.server,
+                    "ca": str(self._home.authorities),
+                    "node_key": str(self._home.keys.node),
+                    "node_id": str(self._home.folder / "node.id"),
+                    "port": port,
+                    "token": token,
+                    "worker": ours.fileno(),
+                },
+                environment=QUIET,
+                descriptors=(ours.fileno(),),
+            )
+            worker = Program(
+                name="worker",
+                module=_WORKER,
+                settings={
+                    "home": str(self._home.folder),
+                    "port": port,
+                    "token": token,
+                    "wake": theirs.fileno(),
+                },
+                environment=QUIET,
+                descriptors=(theirs.fileno(),),
+            )
+            self._pair = (Child(node), Child(worker))
+
+    def _close(self) -> None:
+        for child in self._pair:
+            child.ask_to_end()
+        for child in self._pair:
+            child.wait_for_end()
+        self._pair = ()
+
+
+def serve(home: SiteHome) -> None:
+    """Run the daemon of a home."""
+    Service(home).run()

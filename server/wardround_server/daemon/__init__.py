@@ -1,0 +1,1 @@
+"""The server as a daemon: what supervises Flower's SuperLink and the runner of each run."""

@@ -1,0 +1,88 @@
+"""What a finished run gives to others: its files in one folder, with a page about it."""
+
+import json
+import shutil
+from pathlib import Path
+
+from wardround_server.daemon.runs import Runs
+from wardround_server.run_folder import MODEL, ROSTER, ROUNDS, STUDY, SUMMARY, read_model
+from wardround_shared.errors import RunFolderError
+from wardround_shared.study import disclosures
+
+REPORT = "report.md"
+_FILES = (STUDY, SUMMARY, ROUNDS, ROSTER, MODEL)
+
+
+def export_run(runs: Path, name: str, out: Path) -> str:
+    """Copy a finished run to a new folder.
+
+    Returns:
+        How many sites of how many took part in how many rounds.
+
+    Raises:
+        RunFolderError: the run has not finished, a file is missing, or the folder is there.
+    """
+    known = Runs(runs)
+    record, folder = known.read(name), runs / name
+    if record.state != "finished":
+        raise RunFolderError(f"The run {name} is {record.state}; it can be exported once finished.")
+    read_model(folder)
+    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    try:
+        out.mkdir(parents=True)
+        for file in _FILES:
+            shutil.copyfile(folder / file, out / file)
+        lines = _report(known, name, summary)
+        (out / REPORT).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except FileExistsError as error:
+        raise RunFolderError(f"{out}: this folder exists already; name another.") from error
+    except OSError as error:
+        raise RunFolderError(f"{out}: cannot be written ({error.strerror}).") from error
+    sentence: str = summary["participation"]["sentence"]
+    return sentence
+
+
+def _report(runs: Runs, name: str, summary: dict[str, object]) -> list[str]:
+    study = runs.study(name)
+    part = summary["participation"]
+    metrics = summary["metrics"]
+    assert isinstance(part, dict)
+    assert isinstance(metrics, dict)
+    private = study.privacy
+    promise = (
+        f"{private.mechanism}, epsilon {private.epsilon:g} at delta {private.delta:g} per "
+        f"{private.unit}, at each site by its own ledger"
+        if private.private
+        else "none: the study says privacy.mechanism = none"
+    )
+    lines = [
+        f"# {study.study.name}, run {name}",
+        "",
+        str(part["sentence"]),
+        "",
+        f"Study {study.study_id}; software {summary['software']}.",
+        "",
+        f"Privacy: {promise}.",
+        f"Secure aggregation: {'yes' if study.aggregation.secure else 'no'}.",
+        "",
+        "## Metrics of the final model on all sites' validation patients",
+        "",
+        "| metric | value |",
+        "| --- | --- |",
+        *(f"| {key} | {_figure(value)} |" for key, value in metrics.items()),
+        "",
+        "## Sites",
+        "",
+        "| site | rounds | why not in others |",
+        "| --- | --- | --- |",
+    ]
+    for site, one in part["per_site"].items():
+        why = "; ".join(f"{reason} ({count})" for reason, count in one["why_not"].items())
+        lines.append(f"| {site} | {one['rounds']} | {why} |")
+    lines += ["", "## What sites gave away that no epsilon covers", ""]
+    lines += [f"- {one.what}: {one.form} ({one.purpose})" for one in disclosures(study)]
+    return lines
+
+
+def _figure(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

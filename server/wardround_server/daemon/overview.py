@@ -1,0 +1,127 @@
+"""What a person wants to know of a server: sites, runs, who is waited for and since when."""
+
+import json
+import time
+from datetime import datetime
+from typing import Any
+
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from wardround_server.daemon.runs import Runs
+from wardround_server.enrolment.home import ServerHome
+from wardround_server.enrolment.rosters import current_roster
+from wardround_shared.commands import add_row, console, table
+from wardround_shared.times import utc_now
+
+DAEMON = "daemon.json"
+"""What the daemon says of itself every few seconds."""
+
+_STALE_SECONDS = 15.0
+_AGAIN_SECONDS = 1.0
+
+
+def overview(home: ServerHome) -> dict[str, Any]:
+    """Sites of the roster and all runs, as JSON."""
+    daemon = _daemon(home)
+    online = daemon.get("sites", {})
+    runs = Runs(home.runs)
+    return {
+        "serving": bool(daemon.get("serving", False)),
+        "roster_version": current_roster(home).version,
+        "sites": [
+            {
+                "site": line.site,
+                "admitted": line.admitted,
+                "online": online.get(line.site, {}).get("online", False),
+                "since": online.get(line.site, {}).get("since", ""),
+            }
+            for line in current_roster(home).lines
+        ],
+        "runs": [
+            {
+                "run": record.name,
+                "study": record.study,
+                "study_id": record.study_id,
+                "state": record.state,
+                "why": record.why,
+            }
+            | {"progress": runs.status(record.name)}
+            for record in runs.all()
+        ],
+    }
+
+
+def print_overview(content: dict[str, Any]) -> None:
+    """The overview for a terminal or a file."""
+    console().print(_drawn(content))
+
+
+def watch_overview(home: ServerHome) -> None:
+    """A live table, until it is interrupted."""
+    with Live(_drawn(overview(home)), console=console(), auto_refresh=False) as live:
+        while True:
+            time.sleep(_AGAIN_SECONDS)
+            live.update(_drawn(overview(home)), refresh=True)
+
+
+def _drawn(content: dict[str, Any]) -> Group:
+    serving = "serving" if content["serving"] else "the daemon is not running"
+    parts: list[Text | Table] = [Text(f"{serving}; roster version {content['roster_version']}")]
+    sites = table("Sites", "site", "admitted", "connection", "since")
+    for one in content["sites"]:
+        state = "connected" if one["online"] else "not connected"
+        add_row(sites, one["site"], one["admitted"], state, _ago(one["since"]))
+    parts.append(sites)
+    if not content["runs"]:
+        parts.append(Text("There is no run yet."))
+    for run in content["runs"]:
+        parts += _run(run)
+    return Group(*parts)
+
+
+def _run(run: dict[str, Any]) -> list[Text | Table]:
+    said = run["progress"]
+    line = f"{run['run']} ({run['study']}, {run['study_id'][:12]}): {run['state']}"
+    if run["state"] == "running" and said:
+        line += f", round {said.get('round', 0)} of {said.get('rounds', 0)}, {said.get('stage')}"
+        if said.get("attempt", 1) > 1:
+            line += f", attempt {said['attempt']}"
+    parts: list[Text | Table] = [Text(line)]
+    if run["why"]:
+        parts.append(Text(f"  {run['why']}"))
+    if run["state"] != "running":
+        return parts
+    waiting = table("waited for", "site", "why", "progress", "since")
+    for site, why in said.get("waiting_for", {}).items():
+        at = said.get("sites", {}).get(site, {})
+        progress = f"{at['stage']} {at['done']}/{at['total']}" if at.get("total") else ""
+        add_row(waiting, site, why, progress, _ago(said.get("since", "")))
+    for site, one in said.get("missing", {}).items():
+        if site not in said.get("waiting_for", {}):
+            add_row(waiting, site, f"outside: {one['why']}", "", _ago(one["since"]))
+    return [*parts, waiting] if waiting.row_count else parts
+
+
+def _ago(moment: str) -> str:
+    """How long ago, for people."""
+    try:
+        seconds = (utc_now() - datetime.fromisoformat(moment)).total_seconds()
+    except (ValueError, TypeError):
+        return ""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def _daemon(home: ServerHome) -> dict[str, Any]:
+    """What the daemon said last, if that is not long ago."""
+    try:
+        content: dict[str, Any] = json.loads((home.folder / DAEMON).read_text(encoding="utf-8"))
+        age = (utc_now() - datetime.fromisoformat(content["updated"])).total_seconds()
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return content if age < _STALE_SECONDS else {}

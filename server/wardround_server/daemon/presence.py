@@ -1,0 +1,102 @@
+"""Who of a run's sites is there: `Attendance` of hospitals, which go and come back."""
+
+import time
+from collections.abc import Callable, Mapping
+
+from wardround_server.daemon.delivery import Delivery
+from wardround_server.greeting import Joined
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
+_LOOK_SECONDS = 1.0
+
+Greet = Callable[[tuple[int, ...]], Joined]
+"""Greets these nodes again."""
+
+
+class Presence:
+    """Sites that are asked, and nodes that wait outside until they have greeted again.
+
+    A node outside is greeted when it has connected anew, and otherwise after pauses that grow: one
+    that is connected and never answers must not cost a run anything.
+    """
+
+    waits = True
+
+    def __init__(
+        self,
+        joined: Joined,
+        *,
+        delivery: Delivery,
+        greet: Greet,
+        told: Callable[[Mapping[str, str], Mapping[str, str]], None],
+        waiting: Callable[[Mapping[str, str]], None],
+        check: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Begin with the sites that have greeted.
+
+        Args:
+            joined: the first greetings.
+            delivery: knows which nodes are connected.
+            greet: greets nodes again.
+            told: is told who is missing (site -> why) and who has come back (site -> "").
+            waiting: is told for whom the run waits, before it does.
+            check: called while waiting; raises to break off.
+            clock: in seconds.
+            sleep: waits so many seconds.
+        """
+        self._inside = dict(joined.names)
+        self._delivery = delivery
+        self._greet = greet
+        self._told = told
+        self._waiting = waiting
+        self._outside: dict[str, str] = {}
+        self._check = check
+        self._clock = clock
+        self._sleep = sleep
+        self._tried: dict[int, tuple[str, float, float]] = {}
+
+    def invited(self, needed: int) -> Mapping[int, str]:
+        """See `Attendance.invited`."""
+        self._look_outside()
+        if len(self._inside) < needed:
+            self._waiting(dict(self._outside))
+        while len(self._inside) < needed:
+            self._check()
+            self._sleep(_LOOK_SECONDS)
+            self._look_outside()
+        return dict(sorted(self._inside.items(), key=lambda item: item[1]))
+
+    def missed(self, sites: Mapping[str, str]) -> None:
+        """See `Attendance.missed`."""
+        left = {site: why for site, why in sites.items() if site in self._inside.values()}
+        self._inside = {n: site for n, site in self._inside.items() if site not in left}
+        if left:
+            self._outside |= left
+            self._told(left, {})
+
+    def _look_outside(self) -> None:
+        """Greet the nodes outside whose turn it is."""
+        due = tuple(node for node in self._delivery.online() if self._due(node))
+        if not due:
+            return
+        joined = self._greet(due)
+        for node, site in joined.names.items():
+            self._inside = {n: known for n, known in self._inside.items() if known != site}
+            self._inside[node] = site
+            self._tried.pop(node, None)
+            self._outside.pop(site, None)
+        self._told({}, dict.fromkeys(joined.names.values(), ""))
+
+    def _due(self, node: int) -> bool:
+        """Whether to greet a node now; notes that it is done."""
+        if node in self._inside:
+            return False
+        now, connected = self._clock(), self._delivery.connected(node)
+        known, due, pause = self._tried.get(node, ("", now, _FIRST_PAUSE))
+        if known == connected and now < due:
+            return False
+        pause = _FIRST_PAUSE if known != connected else min(2 * pause, _LONGEST_PAUSE)
+        self._tried[node] = (connected, now + pause, pause)
+        return True

@@ -1,0 +1,211 @@
+"""The way of messages between a run's coordinator and Flower's SuperLink.
+
+An answer is taken piece by piece while the site still uploads it, so that whoever waits sees that
+something moves.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from wardround_server.flower.control import Door, NodeState, runtime_client
+from wardround_shared.flower import require_tested_flwr
+
+require_tested_flwr()
+
+from flwr.app import Message, RecordDict  # noqa: E402
+from flwr.app.message import make_message  # noqa: E402
+from flwr.app.metadata import Metadata  # noqa: E402
+from flwr.common.constant import SUPERLINK_NODE_ID  # noqa: E402
+from flwr.common.serde import run_from_proto  # noqa: E402
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree  # noqa: E402
+from flwr.proto.runtime_pb2 import (  # noqa: E402
+    GetNodesRequest,
+    PullAppMessagesRequest,
+    PullTaskInputRequest,
+)
+from flwr.supercore.constant import NodeStatus  # noqa: E402
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http  # noqa: E402
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree  # noqa: E402
+from flwr.supercore.inflatable.inflatable_protobuf_utils import (  # noqa: E402
+    make_pull_object_fn_protobuf,
+)
+from flwr.supercore.inflatable.inflatable_utils import (  # noqa: E402
+    ObjectPullError,
+    ObjectUnavailableError,
+    inflate_object_from_contents,
+)
+from flwr.supercore.retry import make_simple_http_retry_invoker  # noqa: E402
+from flwr.superlink.grid.http_grid import HttpGrid  # noqa: E402
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """A whole answer to one message: content, or why there is none."""
+
+    message_id: str
+    node_id: int
+    content: RecordDict | None
+    failure: str = ""
+
+
+_SMALL = 8
+"""Pieces of a reply that is kept as it comes."""
+
+
+@dataclass(kw_only=True)
+class _Arriving:
+    """A reply that is being uploaded; its pieces lie at the SuperLink, on disk.
+
+    Attributes:
+        tree: what it is made of.
+        pieces: ids of its objects, in the order of the upload.
+        there: how many of them are known to have come.
+        contents: of a small reply, what has come.
+    """
+
+    tree: ObjectTree
+    pieces: list[str]
+    there: int = 0
+    contents: dict[str, bytes] = field(default_factory=dict)
+
+
+class _TaskGrid(HttpGrid):
+    """Flower's grid, over our door."""
+
+    def __init__(self, door: Door, token: str) -> None:
+        super().__init__(door.address, insecure=True, token=token)
+        # Shorter waits than Flower's own; it goes on through a restart of the SuperLink.
+        self._retry_invoker = make_simple_http_retry_invoker()
+        self._client = runtime_client(door, token, retry=self._retry_invoker)
+
+
+class RunGrid:
+    """One Flower run: sends messages to its nodes and takes their replies."""
+
+    def __init__(self, door: Door, token: str) -> None:
+        """Take up the task that `token` stands for."""
+        self._grid = _TaskGrid(door, token)
+        self._runtime = self._grid._runtime_client  # noqa: SLF001 - this is the adapter
+        self._arriving: dict[str, _Arriving] = {}
+        self._heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(self._runtime))
+        self._heartbeat.start()
+        run = run_from_proto(self._runtime.PullTaskInput(PullTaskInputRequest()).run)
+        self._grid.set_run(run)
+        self.run_id: int = run.run_id
+
+    def close(self) -> None:
+        """Stop the heartbeat and hang up."""
+        if self._heartbeat.is_running:
+            self._heartbeat.stop()
+        self._grid.close()
+
+    def nodes(self) -> Mapping[int, NodeState]:
+        """Nodes of the run by id."""
+        return {
+            node.node_id: NodeState(
+                node_id=node.node_id,
+                public_key=bytes(node.public_key),
+                online=node.status == NodeStatus.ONLINE,
+                activated=node.last_activated_at,
+            )
+            for node in self._runtime.GetNodes(GetNodesRequest()).nodes
+        }
+
+    def send(
+        self, requests: Sequence[tuple[int, str, RecordDict]], *, group: str, ttl: float
+    ) -> list[str]:
+        """Send (node, type, content) each; returns the ids of the messages.
+
+        Arrays that several contents share are uploaded once.
+        """
+        messages = [
+            _message(self.run_id, node, kind, content, group=group, ttl=ttl)
+            for node, kind, content in requests
+        ]
+        return list(self._grid.push_messages(messages))
+
+    def replies(self, message_ids: Iterable[str]) -> Iterator[Reply]:
+        """Whole replies to these messages that have come since the last call.
+
+        One after the other: of large ones no two are in memory.
+        """
+        # What is arriving has left the SuperLink's list, and asking for it again is an error.
+        waiting = [one for one in message_ids if one not in self._arriving]
+        answer = self._runtime.PullMessages(PullAppMessagesRequest(message_ids=waiting))
+        for message, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
+            self._arriving[message.metadata.reply_to_message_id] = _Arriving(
+                tree=tree, pieces=[one.object_id for one in iterate_object_tree(tree)]
+            )
+        for reply_to, arriving in list(self._arriving.items()):
+            try:
+                if not self._look(arriving):
+                    continue
+                del self._arriving[reply_to]
+                yield self._whole(reply_to, arriving)
+            except ObjectPullError:
+                self._arriving.pop(reply_to, None)
+                failure = "the upload was broken off"
+                yield Reply(message_id=reply_to, node_id=0, content=None, failure=failure)
+
+    def pieces(self, message_id: str) -> int:
+        """Pieces that have arrived of the reply to a message: rises while it is uploaded."""
+        arriving = self._arriving.get(message_id)
+        return 0 if arriving is None else arriving.there
+
+    def forget(self, message_id: str) -> None:
+        """Take no reply to this message any more."""
+        self._arriving.pop(message_id, None)
+
+    def _look(self, arriving: _Arriving) -> bool:
+        """Whether all pieces have come; counts those that have."""
+        small = len(arriving.pieces) <= _SMALL
+        try:
+            while arriving.there < len(arriving.pieces):
+                piece = arriving.pieces[arriving.there]
+                content = self._pull(piece)
+                if small:
+                    arriving.contents[piece] = content
+                arriving.there += 1
+        except ObjectUnavailableError:
+            return False
+        return True
+
+    def _whole(self, reply_to: str, arriving: _Arriving) -> Reply:
+        contents = arriving.contents or {piece: self._pull(piece) for piece in arriving.pieces}
+        root = arriving.tree.object_id
+        self._runtime.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(
+                node=self._grid.node, run_id=self.run_id, message_object_id=root
+            )
+        )
+        message = inflate_object_from_contents(root, contents)
+        assert isinstance(message, Message)
+        failed = message.has_error()
+        return Reply(
+            message_id=reply_to,
+            node_id=message.metadata.src_node_id,
+            content=None if failed else message.content,
+            failure=(message.error.reason or f"error {message.error.code}") if failed else "",
+        )
+
+    def _pull(self, piece: str) -> bytes:
+        pull = make_pull_object_fn_protobuf(self._runtime.PullObject, self._grid.node, self.run_id)
+        return pull(piece)
+
+
+def _message(
+    run_id: int, node: int, kind: str, content: RecordDict, *, group: str, ttl: float
+) -> Message:
+    metadata = Metadata(
+        run_id=run_id,
+        message_id="",
+        src_node_id=SUPERLINK_NODE_ID,
+        dst_node_id=node,
+        reply_to_message_id="",
+        group_id=group,
+        created_at=time.time(),
+        ttl=ttl,
+        message_type=kind,
+    )
+    return make_message(metadata, content=content)

@@ -1,0 +1,95 @@
+"""What server and site agree on before a run: the study, the consortium's roster, who takes part.
+
+With daemons the first message brings the study and the signed roster; the second the sites of the
+run, out of which each site forms the roster of its secure sums itself.
+"""
+
+from dataclasses import dataclass
+
+from flwr.app import ConfigRecord, RecordDict
+
+from wardround_shared.errors import ProtocolError
+
+TERMS = "query.terms"
+"""Message type: the sites of a run; a site holds on to the first that it gets."""
+
+_OFFER, _TERMS, _AGREED = "offer", "terms", "agreed"
+_LARGEST_TEXT = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """What comes with the first message of a run.
+
+    Attributes:
+        study: the study file.
+        roster: the signed roster of the consortium.
+    """
+
+    study: str
+    roster: str
+
+
+def with_offer(content: RecordDict, offer: Offer) -> RecordDict:
+    """The first message with what it brings."""
+    extended = RecordDict(dict(content))
+    extended[_OFFER] = ConfigRecord({"study": offer.study, "roster": offer.roster})
+    return extended
+
+
+def read_offer(content: RecordDict) -> Offer:
+    """What came with the first message.
+
+    Raises:
+        ProtocolError: nothing, or it is malformed.
+    """
+    record = _record(content, _OFFER)
+    study, roster = record.get("study"), record.get("roster")
+    if not isinstance(study, str) or not isinstance(roster, str):
+        raise ProtocolError("A message is malformed: it offers no study or brings no roster.")
+    if max(len(study), len(roster)) > _LARGEST_TEXT:
+        raise ProtocolError("A message is refused: the study or the roster in it is too long.")
+    return Offer(study=study, roster=roster)
+
+
+def with_terms(content: RecordDict, sites: tuple[str, ...]) -> RecordDict:
+    """Content of `TERMS`."""
+    extended = RecordDict(dict(content))
+    extended[_TERMS] = ConfigRecord({"sites": list(sites)})
+    return extended
+
+
+def read_terms(content: RecordDict) -> tuple[str, ...]:
+    """The sites of the run.
+
+    Raises:
+        ProtocolError: malformed.
+    """
+    sites = _record(content, _TERMS).get("sites")
+    if not isinstance(sites, list) or not all(isinstance(site, str) for site in sites):
+        raise ProtocolError("A message is malformed: it does not name the sites of the run.")
+    return tuple(str(site) for site in sites)
+
+
+def agreed_record(digest: bytes) -> RecordDict:
+    """Answer to `TERMS`: the digest of the roster that the site has formed."""
+    return RecordDict({_AGREED: ConfigRecord({"roster": digest})})
+
+
+def read_agreed(content: RecordDict) -> bytes:
+    """The digest of the roster that a site has formed.
+
+    Raises:
+        ProtocolError: malformed.
+    """
+    digest = _record(content, _AGREED).get("roster")
+    if not isinstance(digest, bytes):
+        raise ProtocolError("A message is malformed: a site does not say what it agreed to.")
+    return digest
+
+
+def _record(content: RecordDict, name: str) -> ConfigRecord:
+    record = content.get(name)
+    if not isinstance(record, ConfigRecord):
+        raise ProtocolError(f"A message is malformed: it has no record {name!r}.")
+    return record

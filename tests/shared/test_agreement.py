@@ -1,0 +1,71 @@
+"""What is agreed on before a run, as records that come from the other side."""
+
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from wardround_shared.agreement import (
+    Offer,
+    agreed_record,
+    read_agreed,
+    read_offer,
+    read_terms,
+    with_offer,
+    with_terms,
+)
+from wardround_shared.errors import ProtocolError
+from wardround_shared.messages import Header, header_record, read_header
+
+HEADER = Header(study_id="ab" * 32, run="run-1", round=0)
+OFFER = Offer(study="[study]\nname = 'ä'\n", roster='{"version": 3}')
+ARRAYS = ArrayRecord({"a": Array("uint8", (1,), "numpy", b"x")})
+
+
+def of(name, record):
+    return RecordDict({name: record})
+
+
+def test_what_is_offered_comes_beside_the_header_and_leaves_the_message_as_it_was():
+    plain = header_record(HEADER)
+    offered = with_offer(plain, OFFER)
+    assert read_offer(offered) == OFFER
+    assert read_header(offered) == HEADER
+    assert set(plain) == {"header"}
+
+
+def test_the_sites_of_a_run_come_beside_the_header():
+    content = with_terms(header_record(HEADER), ("north", "süd"))
+    assert read_terms(content) == ("north", "süd")
+    assert read_header(content) == HEADER
+
+
+def test_what_was_agreed_to_comes_back():
+    assert read_agreed(agreed_record(b"\0" * 32)) == b"\0" * 32
+
+
+@pytest.mark.parametrize(
+    ("read", "content"),
+    [
+        (read_offer, RecordDict()),
+        (read_offer, header_record(HEADER)),
+        (read_offer, of("offer", ConfigRecord({"study": "s"}))),
+        (read_offer, of("offer", ConfigRecord({"study": b"s", "roster": "r"}))),
+        (read_offer, of("offer", ARRAYS)),
+        (read_terms, RecordDict()),
+        (read_terms, of("terms", ConfigRecord({"sites": "north"}))),
+        (read_terms, of("terms", ConfigRecord({"sites": [1, 2]}))),
+        (read_terms, of("terms", ARRAYS)),
+        (read_agreed, RecordDict()),
+        (read_agreed, of("agreed", ConfigRecord({"roster": "00"}))),
+        (read_agreed, of("agreed", ConfigRecord({}))),
+    ],
+)
+def test_a_malformed_record_is_refused(read, content):
+    with pytest.raises(ProtocolError, match="malformed"):
+        read(content)
+
+
+@pytest.mark.parametrize("name", ["study", "roster"])
+def test_a_text_without_end_is_refused(name):
+    offer = Offer(**{"study": "s", "roster": "r", name: "x" * 1_000_001})
+    with pytest.raises(ProtocolError, match="too long"):
+        read_offer(with_offer(RecordDict(), offer))
