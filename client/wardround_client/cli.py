@@ -312,7 +312,7 @@ def abandon(home: Home) -> None:
     say("The new keys are forgotten; the ones in force stay.")
 
 
-@ledger.command("show", epilog="Example: wardround-site ledger show --home /var/lib/wardround")
+@ledger.command("show", epilog="Example: wardround-site ledger show --home /var/lib/wardround-site")
 def show_ledger(home: Home, json_: Json = False) -> None:
     """What each population and study has spent, what is left, and every reservation."""
     with errors():
@@ -330,7 +330,9 @@ def show_ledger(home: Home, json_: Json = False) -> None:
         print_overview(content)
 
 
-@ledger.command("verify", epilog="Example: wardround-site ledger verify --home /var/lib/wardround")
+@ledger.command(
+    "verify", epilog="Example: wardround-site ledger verify --home /var/lib/wardround-site"
+)
 def verify_ledger(home: Home, json_: Json = False) -> None:
     """Check every row, hash and seal; exit code 1 and one sentence for each fault."""
     with errors():

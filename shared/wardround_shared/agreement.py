@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, RecordDict
 
+from wardround_shared import __version__
 from wardround_shared.errors import ProtocolError
 
 TERMS = "query.terms"
@@ -24,16 +25,20 @@ class Offer:
     Attributes:
         study: the study file.
         roster: the signed roster of the consortium.
+        software: the server's version of wardround.
     """
 
     study: str
     roster: str
+    software: str = __version__
 
 
 def with_offer(content: RecordDict, offer: Offer) -> RecordDict:
     """The first message with what it brings."""
     extended = RecordDict(dict(content))
-    extended[_OFFER] = ConfigRecord({"study": offer.study, "roster": offer.roster})
+    extended[_OFFER] = ConfigRecord(
+        {"study": offer.study, "roster": offer.roster, "software": offer.software}
+    )
     return extended
 
 
@@ -44,12 +49,27 @@ def read_offer(content: RecordDict) -> Offer:
         ProtocolError: nothing, or it is malformed.
     """
     record = _record(content, _OFFER)
-    study, roster = record.get("study"), record.get("roster")
-    if not isinstance(study, str) or not isinstance(roster, str):
+    study, roster, software = (record.get(key) for key in ("study", "roster", "software"))
+    if not (isinstance(study, str) and isinstance(roster, str) and isinstance(software, str)):
         raise ProtocolError("A message is malformed: it offers no study or brings no roster.")
     if max(len(study), len(roster)) > _LARGEST_TEXT:
         raise ProtocolError("A message is refused: the study or the roster in it is too long.")
-    return Offer(study=study, roster=roster)
+    return Offer(study=study, roster=roster, software=software)
+
+
+def require_same_release(theirs: str, *, who: str) -> None:
+    """Refuse to work with another release: what it computes may be another thing.
+
+    Patches of a release (0.1.3 and 0.1.4) work together.
+
+    Raises:
+        ProtocolError: naming both versions.
+    """
+    if _release(theirs) != _release(__version__):
+        raise ProtocolError(
+            f"{who} runs wardround {theirs[:20]}, and here it is {__version__}; install the same "
+            "release on both sides."
+        )
 
 
 def with_terms(content: RecordDict, sites: tuple[str, ...]) -> RecordDict:
@@ -93,3 +113,7 @@ def _record(content: RecordDict, name: str) -> ConfigRecord:
     if not isinstance(record, ConfigRecord):
         raise ProtocolError(f"A message is malformed: it has no record {name!r}.")
     return record
+
+
+def _release(version: str) -> list[str]:
+    return version.split(".")[:2]

@@ -70,7 +70,12 @@ def table(title: str, *columns: str) -> Table:
 
 def add_row(to: Table, *cells: str) -> None:
     """Add a row of plain text: a name may hold brackets, which would be taken for markup."""
-    to.add_row(*map(Text, cells))
+    to.add_row(*map(plain, cells))
+
+
+def plain(text: str) -> Text:
+    """Text from elsewhere, in which neither markup nor a terminal's commands are obeyed."""
+    return Text("".join(letter if letter.isprintable() else "?" for letter in text))
 
 
 def confirm(question: str, *, yes: bool) -> None:

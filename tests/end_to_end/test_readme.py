@@ -8,18 +8,26 @@ import click
 import pytest
 from typer.main import get_command
 
+from wardround_client import cli as site_cli
+from wardround_server import cli as server_cli
 from wardround_shared.errors import StudyError
 from wardround_simulations.cli import app, find_study
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = (".venv/bin/wardround", "make")
+APPS = {
+    ".venv/bin/wardround": app,
+    ".venv/bin/wardround-server": server_cli.app,
+    ".venv/bin/wardround-site": site_cli.app,
+}
+COMMANDS = (*APPS, "make")
 
 
 def commands(text):
     """Command lines in the code blocks of a Markdown text, with continued lines joined."""
     blocks = re.findall(r"^```[^\n]*\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [line for line in map(str.strip, lines) if line.split(" ")[0] in COMMANDS]
+    lines = [line.strip().removesuffix("&").strip() for line in lines]
+    return [line for line in lines if line.split(" ")[0] in COMMANDS]
 
 
 def check(line):
@@ -31,27 +39,28 @@ def check(line):
         for target in arguments:
             targets[target]
         return
-    command, context = get_command(app), None
-    name = "wardround"
+    command, context = get_command(APPS[program]), None
+    name = Path(program).name
     while isinstance(command, click.Group):
         context = command.make_context(name, arguments, parent=context)
         name, command, arguments = command.resolve_command(
             context, [*context._protected_args, *context.args]
         )
     context = command.make_context(name, arguments, parent=context)
-    if context.params.get("study"):
+    if program == ".venv/bin/wardround" and context.params.get("study"):
         find_study(context.params["study"])
 
 
 README = commands((ROOT / "README.md").read_text(encoding="utf-8"))
 
 
-def test_both_kinds_of_commands_are_found():
+def test_all_kinds_of_commands_are_found():
     assert {line.split(" ")[0] for line in README} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("line", README)
-def test_a_command_in_the_readme_can_be_typed(line):
+def test_a_command_in_the_readme_can_be_typed(line, monkeypatch):
+    monkeypatch.setenv("WARDROUND_SERVER_HOME", "trial/server")  # exported in the same blocks
     check(line)
 
 

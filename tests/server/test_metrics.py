@@ -65,8 +65,6 @@ RUN = RunFigures(
     rounds=20,
     waiting_for=2,
     since_round=12.5,
-    sent_bytes=4096,
-    received_bytes=1024,
 )
 STATE = ServerState(
     serving=True,
@@ -102,8 +100,6 @@ def test_every_figure_is_there():
     assert value(samples, "run_rounds", run="heart-1") == 20
     assert value(samples, "run_sites_waiting_for", run="heart-1") == 2
     assert value(samples, "run_seconds_since_round", run="heart-1") == 12.5
-    assert value(samples, "run_sent_bytes_total", run="heart-1") == 4096
-    assert value(samples, "run_received_bytes_total", run="heart-1") == 1024
 
 
 def test_runs_are_counted_by_state_also_where_there_are_none():
@@ -120,7 +116,7 @@ def test_runs_that_have_ended_have_no_figures_of_their_own():
     assert named == {None, "heart-1", "chest-0"}
 
 
-@pytest.mark.parametrize("figure", ["seconds_since_round", "sent_bytes_total"])
+@pytest.mark.parametrize("figure", ["seconds_since_round"])
 def test_a_figure_that_is_not_known_is_left_out_and_not_zero(figure):
     samples = parsed(exposition(STATE))
     told = [dict(labels) for name, labels in samples if name == f"wardround_run_{figure}"]

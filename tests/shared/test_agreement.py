@@ -3,12 +3,14 @@
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
+from wardround_shared import __version__
 from wardround_shared.agreement import (
     Offer,
     agreed_record,
     read_agreed,
     read_offer,
     read_terms,
+    require_same_release,
     with_offer,
     with_terms,
 )
@@ -28,6 +30,7 @@ def test_what_is_offered_comes_beside_the_header_and_leaves_the_message_as_it_wa
     plain = header_record(HEADER)
     offered = with_offer(plain, OFFER)
     assert read_offer(offered) == OFFER
+    assert OFFER.software == __version__
     assert read_header(offered) == HEADER
     assert set(plain) == {"header"}
 
@@ -48,7 +51,9 @@ def test_what_was_agreed_to_comes_back():
         (read_offer, RecordDict()),
         (read_offer, header_record(HEADER)),
         (read_offer, of("offer", ConfigRecord({"study": "s"}))),
-        (read_offer, of("offer", ConfigRecord({"study": b"s", "roster": "r"}))),
+        (read_offer, of("offer", ConfigRecord({"study": "s", "roster": "r"}))),
+        (read_offer, of("offer", ConfigRecord({"study": b"s", "roster": "r", "software": "1"}))),
+        (read_offer, of("offer", ConfigRecord({"study": "s", "roster": "r", "software": 1}))),
         (read_offer, of("offer", ARRAYS)),
         (read_terms, RecordDict()),
         (read_terms, of("terms", ConfigRecord({"sites": "north"}))),
@@ -69,3 +74,14 @@ def test_a_text_without_end_is_refused(name):
     offer = Offer(**{"study": "s", "roster": "r", name: "x" * 1_000_001})
     with pytest.raises(ProtocolError, match="too long"):
         read_offer(with_offer(RecordDict(), offer))
+
+
+def test_patches_of_one_release_work_together_and_other_releases_do_not():
+    one, two, *_ = __version__.split(".")
+    for theirs in (__version__, f"{one}.{two}.99", f"{one}.{two}"):
+        require_same_release(theirs, who="The server")
+    for theirs in (f"{one}.{int(two) + 1}.0", f"{int(one) + 1}.{two}.0", "", one, "x" * 1000):
+        with pytest.raises(ProtocolError, match="install the same release") as raised:
+            require_same_release(theirs, who="The server")
+        assert str(raised.value).startswith(f"The server runs wardround {theirs[:20]}, ")
+        assert len(str(raised.value)) < 200

@@ -67,6 +67,7 @@ class Node:
     jobs: dict[str, tuple[float, str, RecordDict]] = field(default_factory=dict)
     begun: list[str] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)
+    uploads: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def restart(self) -> None:
         self.jobs.clear()
@@ -82,13 +83,18 @@ class Network:
 
     Attributes:
         now: seconds.
+        latency: seconds that a reply is under way, and a request if nothing else is said of it.
+        requests_take: seconds that a request is under way.
         lost: asked of each message and each reply, in the order of sending, whether it is lost.
     """
 
-    def __init__(self, *nodes: Node, latency: float = 0.1) -> None:
+    def __init__(
+        self, *nodes: Node, latency: float = 0.1, requests_take: float | None = None
+    ) -> None:
         self.now = 0.0
         self.known = {node.id: node for node in nodes}
         self.latency = latency
+        self.requests_take = requests_take
         self.lost: Callable[[str, int], bool] = lambda _what, _number: False
         self.sent: list[tuple[int, str]] = []
         self.forgotten: set[str] = set()
@@ -158,7 +164,8 @@ class Network:
             elif node.activated == connected:  # what was on its way is lost with a connection
                 self._arrived(node, message_id, kind, content)
 
-        self.at(self.now + self.latency, arrive)
+        seconds = self.latency if self.requests_take is None else self.requests_take
+        self.at(self.now + seconds, arrive)
 
     def _arrived(self, node: Node, message_id: str, kind: str, content: RecordDict) -> None:
         node.heard.append(kind)
@@ -201,8 +208,11 @@ class Network:
             return
         if content is not None:
             content = node.garbles(carried(content, ticket))
-        seconds, pieces = node.uploading
-        begins = self.now + self.latency
+        seconds, pieces, begins = 0.0, 1, self.now + self.latency
+        if content is not None and ticket in node.outbox:
+            seconds, pieces = node.uploading
+            # Pieces go by their content: those that have come are not sent for a second message.
+            begins = node.uploads.setdefault((ticket, node.activated), begins)
         self._uploads[message_id] = _Upload(
             begins=begins,
             ends=begins + seconds,

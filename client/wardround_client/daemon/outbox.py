@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flwr.app import RecordDict
 
-from wardround_client.durable import keeping, replace
+from wardround_client.durable import keeping, remove_unfinished, replace
 from wardround_shared.errors import ProtocolError
 from wardround_shared.packing import pack, unpack
 
@@ -21,6 +21,7 @@ class Outbox:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
+        remove_unfinished(folder)
 
     def put(self, ticket: str, content: RecordDict) -> None:
         """Keep an answer; it is on disk when this returns.

@@ -34,12 +34,18 @@ from wardround_client.progress import Progress
 from wardround_client.run_state import STATE, StateFile
 from wardround_client.secure import SECURE, SecureMember
 from wardround_client.site import Models, Site, Workplace
-from wardround_shared.agreement import agreed_record, read_offer, read_terms
+from wardround_shared.agreement import (
+    agreed_record,
+    read_offer,
+    read_terms,
+    require_same_release,
+)
 from wardround_shared.audit_log import AuditLog
 from wardround_shared.errors import NotAllowedError, ProtocolError, TrustError
 from wardround_shared.messages import Header
 from wardround_shared.privacy.accounting import SampledGaussian
 from wardround_shared.privacy.noise import SystemNoise
+from wardround_shared.secure_aggregation.faults import SecureAggregationError
 from wardround_shared.secure_aggregation.roster import Roster, Terms
 from wardround_shared.study import Study
 
@@ -109,8 +115,7 @@ class Participation:
         self._now = now
         self._audit = AuditLog(home.audit_log)
         self._approvals = Approvals(home.studies)
-        self._sites: dict[tuple[str, str], Site] = {}
-        self._cohorts: dict[str, Cohort] = {}
+        self._sites: dict[tuple[str, ...], Site] = {}
 
     # --- the first two messages of a run --------------------------------------------------------
 
@@ -123,6 +128,7 @@ class Participation:
             ProtocolError: the study is not the one that the message is about.
         """
         offer = read_offer(content)
+        require_same_release(offer.software, who="The server")
         self._heard(take_roster(self._home, offer.roster.encode(), now=self._now()))
         new = not (self._home.studies / header.study_id).exists()
         if self._approvals.keep(offer.study).study_id != header.study_id:
@@ -151,7 +157,8 @@ class Participation:
             WardroundError: the study is not approved, or the data cannot be used.
         """
         study, data_set = self._allowed(header, sites=None, any_hour=not touching)
-        key = (header.study_id, header.run)
+        # A policy, or a data set, that was changed holds from the next request on.
+        key = (header.study_id, header.run, data_set, self._policy().model_dump_json())
         if key not in self._sites:
             self._sites = {key: self._opened(header, study, data_set)}
         return self._sites[key]
@@ -225,11 +232,16 @@ class Participation:
     def _known_roster(self, header: Header) -> Roster | None:
         try:
             content = json.loads((self._folder(header) / _TERMS).read_text(encoding="utf-8"))
+            if (content["study_id"], content["run"]) != (header.study_id, header.run):
+                raise ValueError("the terms of another run")
+            return Roster.from_bytes(bytes.fromhex(content["roster"]))
         except FileNotFoundError:
             return None
-        if (content["study_id"], content["run"]) != (header.study_id, header.run):
-            raise ProtocolError(f"The run {header.run} was agreed on for another study; refused.")
-        return Roster.from_bytes(bytes.fromhex(content["roster"]))
+        except (ValueError, KeyError, TypeError, SecureAggregationError) as error:
+            raise ProtocolError(
+                "What this site keeps of the terms of this run is damaged; its staff have to bring "
+                "it back from a backup, or the run is started anew."
+            ) from error
 
     def _folder(self, header: Header) -> Path:
         # A name from the network names no folder.

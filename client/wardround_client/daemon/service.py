@@ -5,11 +5,13 @@ sends it again. Everything that has to outlive them is in the site's home.
 """
 
 import logging
+import os
 import secrets
 import signal
 import socket
 import threading
 
+from wardround_client.daemon.pulse import Pulse
 from wardround_client.enrolment.home import SiteHome
 from wardround_client.enrolment.joining import membership
 from wardround_client.ledger import Ledger
@@ -42,6 +44,7 @@ class Service:
         self._end = threading.Event()
         self._pause = Backoff()
         self._pair: tuple[Child, ...] = ()
+        self._pulse = Pulse(home.folder)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -49,6 +52,7 @@ class Service:
         Raises:
             RunError: another daemon serves this home.
         """
+        os.umask(0o077)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._end.set())
         with alone(self._home.folder):
@@ -56,17 +60,18 @@ class Service:
             try:
                 while not self._end.wait(_LOOK_SECONDS):
                     self.look()
+                    self._pulse.beat()
             finally:
                 self._close()
                 self._audit.append("stopped")
 
     def look(self) -> None:
         """One look at the two processes."""
-        for child in self._pair:
-            code = child.ended()
-            if code is not None:
-                self._ended(child, code)
-                return
+        ended = [(child, code) for child in self._pair if (code := child.ended()) is not None]
+        if ended:
+            # One may have ended because the other has asked to be started anew.
+            self._ended(*next((one for one in ended if one[1] == RENEW), ended[0]))
+            return
         if not self._pair and self._pause.due:
             self._pause.started()
             self._start()

@@ -96,9 +96,10 @@ class Tickets:
             job = self._begin(ticket, kind, content)
         try:
             return job.result(timeout=self._hold)
-        except Late:
-            return working_record(self._working)
         except Exception as error:  # whatever fails here, the server gets a reason
+            # Work may fail with a TimeoutError too, which is not that of the waiting.
+            if isinstance(error, Late) and not (job.done() and job.exception() is error):
+                return working_record(self._working)
             raise Refusal(reason_of(error, site=self._site)) from error
 
     def _begin(self, ticket: str, kind: str, content: RecordDict) -> Future[RecordDict]:

@@ -4,6 +4,7 @@ Before its first request it holds neither: a site that waits for a study takes l
 after its last one it ends, and is started anew.
 """
 
+import logging
 import os
 import select
 import time
@@ -17,8 +18,10 @@ from flwr.app import RecordDict
 from wardround_client.daemon.outbox import Outbox
 from wardround_client.daemon.tickets import Refusal, Tickets
 from wardround_client.enrolment.home import SiteHome
-from wardround_client.flower.tasks import Tasks
+from wardround_client.flower.tasks import Task, Tasks
 from wardround_shared.supervision import RENEW, child_settings, log_as
+
+_log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 3.0
 _PAUSE_SECONDS = 0.2
@@ -89,12 +92,21 @@ class Worker:
         if task is None:
             return False
         try:
-            self._tasks.answer(task, self._tickets.answer(task.message))
-        except Refusal as refusal:
-            self._tasks.refuse(task, str(refusal))
+            self._hand_over(task)
+        except httpx.HTTPError as error:
+            # What was formed is kept: the server asks for it by its ticket.
+            _log.warning("an answer could not be handed over: %s", type(error).__name__)
         os.write(self._wake, b".")
         self._last = time.monotonic()
         return True
+
+    def _hand_over(self, task: Task) -> None:
+        try:
+            content = self._tickets.answer(task.message)
+        except Refusal as refusal:
+            self._tasks.refuse(task, str(refusal))
+        else:
+            self._tasks.answer(task, content)
 
     def _reconnect(self) -> None:
         """After the answer in hand."""

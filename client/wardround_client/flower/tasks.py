@@ -1,6 +1,8 @@
 """How the worker of a site takes requests from its SuperNode and hands answers back."""
 
+import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +21,7 @@ from flwr.app import (  # noqa: E402
 )
 from flwr.app.message import make_message  # noqa: E402
 from flwr.common.constant import ErrorCode, SubStatus  # noqa: E402
-from flwr.proto.runtime_pb2 import AcquireTaskRequest  # noqa: E402
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest  # noqa: E402
 from flwr.supercore.constant import TASK_TOKEN_HEADER, TaskType  # noqa: E402
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor  # noqa: E402
 from flwr.supercore.runtime import RuntimeHttpClient  # noqa: E402
@@ -28,6 +30,9 @@ from flwr.supernode.runtime.run_clientapp import (  # noqa: E402
     push_message,
     push_task_output,
 )
+
+_HEARTBEAT_SECONDS = 8.0
+"""A task is taken for dead after half a minute."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +88,7 @@ class Tasks:
                 Token(token),
             ],
         )
+        threading.Thread(target=self._keep_alive, daemon=True, name="heartbeat").start()
 
     def take(self) -> Task | None:
         """The oldest request that waits, if there is one."""
@@ -107,3 +113,12 @@ class Tasks:
     def _finish(self, task: Task, reply: Message, status: str, details: str = "") -> None:
         push_message(self._client, reply, task.context)
         push_task_output(self._client, None, status, details)
+        self._task.token = ""
+
+    def _keep_alive(self) -> None:
+        """Tell the SuperNode that the task in hand is alive; a large model takes its time."""
+        while True:
+            time.sleep(_HEARTBEAT_SECONDS)
+            if self._task.token:
+                with suppress(httpx.HTTPError):  # it is over, or the SuperNode is
+                    self._client.SendTaskHeartbeat(SendTaskHeartbeatRequest())

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from wardround_server.daemon.runs import Runs
 from wardround_server.run_folder import MODEL, ROSTER, ROUNDS, STUDY, SUMMARY, read_model
@@ -27,12 +28,11 @@ def export_run(runs: Path, name: str, out: Path) -> str:
     if record.state != "finished":
         raise RunFolderError(f"The run {name} is {record.state}; it can be exported once finished.")
     read_model(folder)
-    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    summary, lines = _read(known, name, folder)
     try:
         out.mkdir(parents=True)
         for file in _FILES:
             shutil.copyfile(folder / file, out / file)
-        lines = _report(known, name, summary)
         (out / REPORT).write_text("\n".join(lines) + "\n", encoding="utf-8")
     except FileExistsError as error:
         raise RunFolderError(f"{out}: this folder exists already; name another.") from error
@@ -42,12 +42,21 @@ def export_run(runs: Path, name: str, out: Path) -> str:
     return sentence
 
 
-def _report(runs: Runs, name: str, summary: dict[str, object]) -> list[str]:
+def _read(runs: Runs, name: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Summary and report: before the new folder is made, which shall be whole or not be there."""
+    missing = [file for file in _FILES if not (folder / file).is_file()]
+    if missing:
+        raise RunFolderError(f"{folder}: {', '.join(missing)} is missing, so it is not exported.")
+    try:
+        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        return summary, _report(runs, name, summary)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunFolderError(f"{folder / SUMMARY}: the summary is damaged ({error}).") from error
+
+
+def _report(runs: Runs, name: str, summary: dict[str, Any]) -> list[str]:
     study = runs.study(name)
-    part = summary["participation"]
-    metrics = summary["metrics"]
-    assert isinstance(part, dict)
-    assert isinstance(metrics, dict)
+    part, metrics = summary["participation"], summary["metrics"]
     private = study.privacy
     promise = (
         f"{private.mechanism}, epsilon {private.epsilon:g} at delta {private.delta:g} per "

@@ -11,7 +11,14 @@ from flwr.app import RecordDict
 
 from wardround_server.daemon.delivery import Delivery
 from wardround_server.exchange import Answer
-from wardround_shared.agreement import TERMS, Offer, read_agreed, with_offer, with_terms
+from wardround_shared.agreement import (
+    TERMS,
+    Offer,
+    read_agreed,
+    require_same_release,
+    with_offer,
+    with_terms,
+)
 from wardround_shared.errors import ProtocolError
 from wardround_shared.messages import HELLO, read_greeting
 from wardround_shared.secure_aggregation.roster import Roster
@@ -29,7 +36,7 @@ class Introduction:
 
     Attributes:
         delivery: carries the messages.
-        offer: what the first message brings.
+        offer: what the first message brings; asked each time, since rosters have new versions.
         expected: sites that are to be waited for.
         site_of: the site that a node belongs to by its key; None: of nobody.
         roster: of the run, once it is known; without it no terms are sent.
@@ -37,7 +44,7 @@ class Introduction:
     """
 
     delivery: Delivery
-    offer: Offer
+    offer: Callable[[], Offer]
     expected: int
     site_of: Callable[[int], str | None]
     roster: Roster | None = None
@@ -71,7 +78,7 @@ class Introduction:
         greeted: dict[int, Answer] = {}
         wait = min(deadline, ANSWERING_SECONDS)
         for answer in self.delivery.ask(
-            nodes, HELLO, with_offer(content, self.offer), group=group, deadline=wait
+            nodes, HELLO, with_offer(content, self.offer()), group=group, deadline=wait
         ):
             failure = self._false_name(answer)
             if failure:
@@ -101,10 +108,14 @@ class Introduction:
         if answer.content is None:
             return answer.failure
         try:
-            named = read_greeting(answer.content).site
+            greeting = read_greeting(answer.content)
+            named = greeting.site
+            require_same_release(greeting.software, who=f"The site {named}")
         except ProtocolError as error:
             return str(error)
         site = self.site_of(answer.node_id)
+        if site is None:
+            return f"it calls itself {named}, and its key is nobody's in the roster"
         return "" if named == site else f"it calls itself {named}, and its key is {site}'s"
 
 

@@ -37,7 +37,6 @@ class RunFigures:
         waiting_for: sites whose answers to the round are still to come, or without whom it cannot
             go on.
         since_round: seconds since a round was closed, or since the run began; None if it has not.
-        sent_bytes, received_bytes: of messages, since the runner was started; None if not counted.
     """
 
     name: str
@@ -46,8 +45,6 @@ class RunFigures:
     rounds: int = 0
     waiting_for: int = 0
     since_round: float | None = None
-    sent_bytes: int | None = None
-    received_bytes: int | None = None
 
     @property
     def active(self) -> bool:
@@ -125,10 +122,6 @@ def _of_runs(state: ServerState) -> Iterator[_Family]:
     yield "run_sites_waiting_for", "gauge", "Sites that a run waits for.", waiting
     since = of_each(lambda run: run.since_round)
     yield "run_seconds_since_round", "gauge", "Seconds since the last round was closed.", since
-    sent = of_each(lambda run: run.sent_bytes)
-    yield "run_sent_bytes_total", "counter", "Bytes of messages to sites.", sent
-    received = of_each(lambda run: run.received_bytes)
-    yield "run_received_bytes_total", "counter", "Bytes of messages from sites.", received
 
 
 def _family(name: str, kind: str, explanation: str, samples: Iterable[Sample]) -> Iterator[str]:

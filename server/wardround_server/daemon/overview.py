@@ -13,7 +13,7 @@ from rich.text import Text
 from wardround_server.daemon.runs import Runs
 from wardround_server.enrolment.home import ServerHome
 from wardround_server.enrolment.rosters import current_roster
-from wardround_shared.commands import add_row, console, table
+from wardround_shared.commands import add_row, console, plain, table
 from wardround_shared.times import utc_now
 
 DAEMON = "daemon.json"
@@ -48,7 +48,7 @@ def overview(home: ServerHome) -> dict[str, Any]:
                 "state": record.state,
                 "why": record.why,
             }
-            | {"progress": runs.status(record.name)}
+            | {"progress": runs.status(record.name), "participation": runs.took_part(record.name)}
             for record in runs.all()
         ],
     }
@@ -89,9 +89,11 @@ def _run(run: dict[str, Any]) -> list[Text | Table]:
         line += f", round {said.get('round', 0)} of {said.get('rounds', 0)}, {said.get('stage')}"
         if said.get("attempt", 1) > 1:
             line += f", attempt {said['attempt']}"
-    parts: list[Text | Table] = [Text(line)]
+    parts: list[Text | Table] = [plain(line)]
+    if run["participation"]:
+        parts.append(Text(f"  {run['participation']}"))
     if run["why"]:
-        parts.append(Text(f"  {run['why']}"))
+        parts.append(plain(f"  {run['why']}"))
     if run["state"] != "running":
         return parts
     waiting = table("waited for", "site", "why", "progress", "since")

@@ -1,7 +1,8 @@
 """Who of a run's sites is there: `Attendance` of hospitals, which go and come back."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from wardround_server.daemon.delivery import Delivery
 from wardround_server.greeting import Joined
@@ -11,6 +12,14 @@ _LOOK_SECONDS = 1.0
 
 Greet = Callable[[tuple[int, ...]], Joined]
 """Greets these nodes again."""
+
+
+class _Tried(NamedTuple):
+    """When a node was last greeted: over which connection, and when it is its turn again."""
+
+    connected: str
+    pause: float
+    next: float
 
 
 class Presence:
@@ -55,7 +64,7 @@ class Presence:
         self._check = check
         self._clock = clock
         self._sleep = sleep
-        self._tried: dict[int, tuple[str, float, float]] = {}
+        self._tried: dict[int, _Tried] = {}
 
     def invited(self, needed: int) -> Mapping[int, str]:
         """See `Attendance.invited`."""
@@ -71,6 +80,8 @@ class Presence:
     def missed(self, sites: Mapping[str, str]) -> None:
         """See `Attendance.missed`."""
         left = {site: why for site, why in sites.items() if site in self._inside.values()}
+        # To greet a node that has just been silent would cost the run the same time again.
+        self._put_off(node for node, site in self._inside.items() if site in left)
         self._inside = {n: site for n, site in self._inside.items() if site not in left}
         if left:
             self._outside |= left
@@ -82,6 +93,7 @@ class Presence:
         if not due:
             return
         joined = self._greet(due)
+        self._put_off(due)
         for node, site in joined.names.items():
             self._inside = {n: known for n, known in self._inside.items() if known != site}
             self._inside[node] = site
@@ -90,13 +102,19 @@ class Presence:
         self._told({}, dict.fromkeys(joined.names.values(), ""))
 
     def _due(self, node: int) -> bool:
-        """Whether to greet a node now; notes that it is done."""
+        """Whether to greet a node now."""
         if node in self._inside:
             return False
-        now, connected = self._clock(), self._delivery.connected(node)
-        known, due, pause = self._tried.get(node, ("", now, _FIRST_PAUSE))
-        if known == connected and now < due:
-            return False
-        pause = _FIRST_PAUSE if known != connected else min(2 * pause, _LONGEST_PAUSE)
-        self._tried[node] = (connected, now + pause, pause)
-        return True
+        tried = self._tried.get(node)
+        if tried is None or tried.connected != self._delivery.connected(node):
+            return True
+        return self._clock() >= tried.next
+
+    def _put_off(self, nodes: Iterable[int]) -> None:
+        """Greet these nodes later, and later each time; the pause begins now."""
+        for node in nodes:
+            tried, connected, pause = self._tried.get(node), self._delivery.connected(node), 0.0
+            if tried is not None and tried.connected == connected:
+                pause = tried.pause
+            pause = min(2 * pause, _LONGEST_PAUSE) or _FIRST_PAUSE
+            self._tried[node] = _Tried(connected, pause, self._clock() + pause)

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -78,11 +78,13 @@ class Runner:
         self._folder = RunFolder.open(self._runs.folder / name, durable=True)
         self._audit = AuditLog(home.audit_log)
         self._status = Status(
-            self._folder, run=name, rounds=self._study.training.rounds, audit=self._audit
+            self._folder,
+            run=name,
+            rounds=self._study.training.rounds,
+            audit=self._audit,
         )
         self._looked = time.monotonic()
         self._stopped = False
-        self._sites: Mapping[bytes, str] = {}
 
     def run(self, door: Door) -> None:
         """Carry the run out, over a Flower run of its own.
@@ -156,7 +158,11 @@ class Runner:
     # --- who takes part ----------------------------------------------------------------------
 
     def _introduction(self, grid: RunGrid, delivery: Delivery) -> Introduction:
-        roster = current_roster(self._home)
+        text = study_text(self._study)
+
+        def offer() -> Offer:
+            """With the newest roster: sites that have it refuse an older one."""
+            return Offer(study=text, roster=current_roster(self._home).to_bytes().decode())
 
         def site_of(node: int) -> str | None:
             """By its key: what a site calls itself is no proof."""
@@ -164,9 +170,10 @@ class Runner:
             keys = node_keys(self._home, now=utc_now())
             return None if state is None else keys.get(state.public_key)
 
+        self._status.name_of = site_of
         return Introduction(
             delivery=delivery,
-            offer=Offer(study=study_text(self._study), roster=roster.to_bytes().decode()),
+            offer=offer,
             expected=len(self._record.sites) or self._study.aggregation.minimum_sites,
             site_of=site_of,
         )
@@ -181,7 +188,7 @@ class Runner:
             introduction,
             self._header,
             study=self._study,
-            identities=current_roster(self._home).identities(),
+            identities=lambda: current_roster(self._home).identities(),
             wanted=self._record.sites,
             folder=self._folder,
             observer=self._status,

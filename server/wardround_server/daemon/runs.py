@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from wardround_server.run_folder import STUDY, RunFolder
+from wardround_server.run_folder import STUDY, SUMMARY, RunFolder
 from wardround_shared.errors import RunFolderError
 from wardround_shared.study import Study, load_study, study_text
 
@@ -77,7 +77,7 @@ class Runs:
         Raises:
             RunFolderError: the name is taken or none, or the folder cannot be made.
         """
-        name = name or self._free_name(study.study.name, now)
+        name = self._free_name(study.study.name, now) if name is None else name
         if not _NAME.fullmatch(name):
             raise RunFolderError(
                 f"{name[:80]!r} cannot be the name of a run; take lower-case letters, digits and "
@@ -92,16 +92,23 @@ class Runs:
             state="submitted",
             seed=seed,
             created=now.isoformat(timespec="seconds"),
-            sites=sites,
+            sites=tuple(dict.fromkeys(sites)),  # each is waited for once
         )
         # Last: a folder without it is no run yet.
         folder.write_json(RECORD, asdict(record))
         return record
 
     def all(self) -> list[RunRecord]:
-        """Every run, the oldest first."""
-        records = [self.read(file.parent.name) for file in sorted(self.folder.glob(f"*/{RECORD}"))]
+        """Every run, the oldest first; one whose record is damaged has failed, and says so."""
+        records = [self._shown(file) for file in sorted(self.folder.glob(f"*/{RECORD}"))]
         return sorted(records, key=lambda record: (record.created, record.name))
+
+    def _shown(self, file: Path) -> RunRecord:
+        name = file.parent.name
+        try:
+            return self.read(name)
+        except RunFolderError as error:  # it must not stop the other runs
+            return RunRecord(name=name, study="", study_id="", state="failed", why=str(error))
 
     def read(self, name: str) -> RunRecord:
         """One run.
@@ -145,12 +152,19 @@ class Runs:
     def status(self, name: str) -> dict[str, object]:
         """What the runner last said of itself; nothing if it has said nothing."""
         try:
-            content: dict[str, object] = json.loads(
-                (self.folder / name / STATUS).read_text(encoding="utf-8")
-            )
+            content = json.loads((self.folder / name / STATUS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return content
+        return content if isinstance(content, dict) else {}
+
+    def took_part(self, name: str) -> str:
+        """How many sites of how many took part in how many rounds; nothing before a run's end."""
+        try:
+            text = (self.folder / name / SUMMARY).read_text(encoding="utf-8")
+            sentence: str = json.loads(text)["participation"]["sentence"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+        return sentence
 
     def _free_name(self, study: str, now: datetime) -> str:
         base = f"{study}-{now:%Y%m%d-%H%M%S}"

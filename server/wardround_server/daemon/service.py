@@ -63,6 +63,7 @@ class Service:
         Raises:
             RunError: another daemon serves this home.
         """
+        os.umask(0o077)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._end.set())
         with alone(self._home.folder):
@@ -116,7 +117,7 @@ class Service:
 
     def _figures(self, record: RunRecord) -> RunFigures:
         said: dict[str, Any] = self._runs.status(record.name)
-        since = said.get("closed") or record.created
+        since = said.get("closed") or record.created or utc_now().isoformat()
         return RunFigures(
             name=record.name,
             state=record.state,
@@ -233,8 +234,7 @@ class Service:
     def _ended(self, name: str, child: Child, code: int) -> None:
         child.wait_for_end()
         del self._runners[name]
-        record = self._runs.read(name)
-        if not record.active:
+        if name not in {record.name for record in self._runs.all() if record.active}:
             self._pauses.pop(name, None)
             return
         pause = self._pauses[name].ended()

@@ -33,6 +33,7 @@ class Status(Observer):
         self._folder = folder
         self._run = run
         self._audit = audit
+        self.name_of: Callable[[int], str | None] = lambda _: None
         self._clock = clock
         self._written = clock() - _OFTEN
         self._names: dict[int, str] = {}
@@ -58,7 +59,7 @@ class Status(Observer):
 
     def progress(self, node: int, working: Working) -> None:
         """A site says how far it is."""
-        site = self._names.get(node, f"node {node}")
+        site = self._names.get(node) or self._named(f"node {node}")
         self._content["sites"][site] = {
             "stage": working.stage,
             "done": working.done,
@@ -81,7 +82,7 @@ class Status(Observer):
 
     def joined(self, sites: Sequence[str], absent: Sequence[Dropped]) -> None:
         """See `Observer.joined`."""
-        missing = {one.site: {"why": one.why, "since": _now()} for one in absent}
+        missing = {self._named(one.site): {"why": one.why, "since": _now()} for one in absent}
         self._change(stage="greeting", missing=missing)
 
     def opened(self, round_number: int, attempt: int, invited: Sequence[str]) -> None:
@@ -97,10 +98,12 @@ class Status(Observer):
 
     def waiting(self, round_number: int, sites: Mapping[str, str], why: str) -> None:
         """See `Observer.waiting`."""
+        since = self._content["since"]
         if self._content["stage"] != "paused":
             self._audit.append("paused", run=self._run, round=round_number, reason=Told(why))
+            since = _now()
         self._change(
-            stage="paused", why=why, round=round_number, waiting_for=dict(sites), since=_now()
+            stage="paused", why=why, round=round_number, waiting_for=dict(sites), since=since
         )
 
     def waiting_outside(self, sites: Mapping[str, str]) -> None:
@@ -121,6 +124,11 @@ class Status(Observer):
         self._change(stage="between rounds", waiting_for={}, metrics=metrics_before, closed=_now())
 
     # --- parts -------------------------------------------------------------------------------
+
+    def _named(self, site: str) -> str:
+        """The site behind a node that has not said its name."""
+        node = site.removeprefix("node ")
+        return (node != site and node.isdigit() and self.name_of(int(node))) or site
 
     def _change(self, **changes: Any) -> None:
         self._content.pop("why", None)

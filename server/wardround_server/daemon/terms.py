@@ -13,6 +13,7 @@ from wardround_server.observer import Observer
 from wardround_server.run_folder import RunFolder
 from wardround_shared.errors import RunFolderError
 from wardround_shared.messages import Header
+from wardround_shared.secure_aggregation.faults import SecureAggregationError
 from wardround_shared.secure_aggregation.roster import SMALLEST_COHORT, Roster
 from wardround_shared.study import Study
 
@@ -32,7 +33,7 @@ def known_roster(folder: RunFolder) -> Roster | None:
         return Roster.from_bytes(bytes.fromhex(content["roster"]))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SecureAggregationError) as error:
         raise RunFolderError(f"{file}: the terms of this run are damaged ({error}).") from error
 
 
@@ -41,7 +42,7 @@ def gather(
     header: Header,
     *,
     study: Study,
-    identities: Mapping[str, bytes],
+    identities: Callable[[], Mapping[str, bytes]],
     wanted: Collection[str],
     folder: RunFolder,
     observer: Observer,
@@ -54,7 +55,7 @@ def gather(
         introduction: greets them, and sends no terms yet.
         header: of round 0.
         study: what is learned.
-        identities: of the consortium's roster, site -> Ed25519 key.
+        identities: of the consortium's roster as it is now, site -> Ed25519 key.
         wanted: the sites to wait for; none: whoever has approved the study when there are enough.
         folder: of the run.
         observer: is told whom the run waits for.
@@ -72,13 +73,15 @@ def gather(
             connecting=_PAUSE_SECONDS,
             members=wanted or None,
         )
-        names = tuple(joined.names.values())
+        known = identities()
+        # A site may have been revoked since it greeted.
+        names = tuple(name for name in joined.names.values() if name in known)
         if len(names) >= needed:
             break
         observer.waiting(0, _missing(joined, wanted), _sentence(len(names), needed))
         sleep(_PAUSE_SECONDS)
     roster = Roster.of(
-        {name: identities[name] for name in names},
+        {name: known[name] for name in names},
         minimum_sites=study.aggregation.minimum_sites,
     )
     folder.write_json(TERMS, {"sites": list(roster.sites), "roster": roster.to_bytes().hex()})

@@ -4,6 +4,7 @@ An answer is taken piece by piece while the site still uploads it, so that whoev
 something moves.
 """
 
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,27 +14,38 @@ from wardround_shared.flower import require_tested_flwr
 
 require_tested_flwr()
 
-from flwr.app import Message, RecordDict  # noqa: E402
-from flwr.app.message import make_message  # noqa: E402
+from flwr.app import Array, Message, RecordDict  # noqa: E402
+from flwr.app.message import make_message, remove_content_from_message  # noqa: E402
+from flwr.app.message.arraychunk import ArrayChunk  # noqa: E402
 from flwr.app.metadata import Metadata  # noqa: E402
 from flwr.common.constant import SUPERLINK_NODE_ID  # noqa: E402
-from flwr.common.serde import run_from_proto  # noqa: E402
+from flwr.common.serde import message_to_proto, run_from_proto  # noqa: E402
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree  # noqa: E402
 from flwr.proto.runtime_pb2 import (  # noqa: E402
     GetNodesRequest,
     PullAppMessagesRequest,
     PullTaskInputRequest,
+    PushAppMessagesRequest,
 )
 from flwr.supercore.constant import NodeStatus  # noqa: E402
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http  # noqa: E402
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree  # noqa: E402
+from flwr.supercore.inflatable.inflatable_object import (  # noqa: E402
+    InflatableObject,
+    get_all_nested_objects,
+    get_object_body,
+    get_object_head_values_from_object_content,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
 from flwr.supercore.inflatable.inflatable_protobuf_utils import (  # noqa: E402
     make_pull_object_fn_protobuf,
+    make_push_object_fn_protobuf,
 )
 from flwr.supercore.inflatable.inflatable_utils import (  # noqa: E402
     ObjectPullError,
     ObjectUnavailableError,
-    inflate_object_from_contents,
+    inflatable_class_registry,
 )
 from flwr.supercore.retry import make_simple_http_retry_invoker  # noqa: E402
 from flwr.superlink.grid.http_grid import HttpGrid  # noqa: E402
@@ -123,7 +135,31 @@ class RunGrid:
             _message(self.run_id, node, kind, content, group=group, ttl=ttl)
             for node, kind, content in requests
         ]
-        return list(self._grid.push_messages(messages))
+        with no_object_id_recompute():
+            for message in messages:
+                message.metadata.__dict__["_message_id"] = message.object_id
+            answer = self._runtime.PushMessages(
+                PushAppMessagesRequest(
+                    messages_list=[
+                        message_to_proto(remove_content_from_message(message))
+                        for message in messages
+                    ],
+                    message_object_trees=[get_object_tree(message) for message in messages],
+                )
+            )
+            self._upload(messages, answer.session_id, set(answer.objects_to_push))
+        return list(answer.message_ids)
+
+    def _upload(self, messages: Sequence[Message], session: str, wanted: set[str]) -> None:
+        """Upload the objects that are wanted, piece by piece: a copy of one at a time."""
+        push = make_push_object_fn_protobuf(
+            self._runtime.PushObject, self._grid.node, self.run_id, session
+        )
+        for message in messages:
+            for name, part in get_all_nested_objects(message).items():
+                if name in wanted:
+                    wanted.remove(name)
+                    push(name, part.deflate())
 
     def replies(self, message_ids: Iterable[str]) -> Iterator[Reply]:
         """Whole replies to these messages that have come since the last call.
@@ -172,14 +208,13 @@ class RunGrid:
         return True
 
     def _whole(self, reply_to: str, arriving: _Arriving) -> Reply:
-        contents = arriving.contents or {piece: self._pull(piece) for piece in arriving.pieces}
         root = arriving.tree.object_id
+        message = self._inflated(root, arriving.contents)
         self._runtime.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(
                 node=self._grid.node, run_id=self.run_id, message_object_id=root
             )
         )
-        message = inflate_object_from_contents(root, contents)
         assert isinstance(message, Message)
         failed = message.has_error()
         return Reply(
@@ -188,6 +223,26 @@ class RunGrid:
             content=None if failed else message.content,
             failure=(message.error.reason or f"error {message.error.code}") if failed else "",
         )
+
+    def _inflated(self, name: str, known: Mapping[str, bytes]) -> InflatableObject:
+        """An object with all that is in it; of a large array one piece at a time is pulled."""
+        content = known.get(name) or self._pull(name)
+        kind, children, _ = get_object_head_values_from_object_content(content)
+        if kind == Array.__qualname__:
+            return self._array(content, children, known)
+        parts = {child: self._inflated(child, known) for child in children}
+        return inflatable_class_registry[kind].inflate(content, parts)
+
+    def _array(self, content: bytes, children: Sequence[str], known: Mapping[str, bytes]) -> Array:
+        """As `Array.inflate`, which would hold the data three times."""
+        about = json.loads(get_object_body(content, Array))
+        array = Array(about["dtype"], tuple(about["shape"]), about["stype"], b"")
+        data = bytearray()
+        for place in about["arraychunk_ids"]:
+            piece = children[place]
+            data += get_object_body(known.get(piece) or self._pull(piece), ArrayChunk)
+        array.__dict__["data"] = data
+        return array
 
     def _pull(self, piece: str) -> bytes:
         pull = make_pull_object_fn_protobuf(self._runtime.PullObject, self._grid.node, self.run_id)

@@ -31,6 +31,7 @@ from wardround_shared.flower import (
 require_tested_flwr()
 
 from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE  # noqa: E402
+from flwr.supercore import sql_mixin as sql  # noqa: E402
 from flwr.superlink import main as flower_app  # noqa: E402
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan  # noqa: E402
 from flwr.superlink.config_loader import (  # noqa: E402
@@ -40,6 +41,9 @@ from flwr.superlink.config_loader import (  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 
 _FLEET = "/v1/fleet/"
+_SMALL_CACHES = (("cache_size", "-4000"), ("mmap_size", "0"))
+"""Flower gives each of its connections 64 MB and maps 256 MB; large models go through but once."""
+
 _RELOAD_SECONDS = 5.0
 """How often the certificate's file is looked at: a renewed one is taken without a restart."""
 
@@ -132,6 +136,8 @@ class _Below:
 def _app(doors: Doors) -> Asgi:
     """Flower's app; what only the Control API or a plug-in needs is passed by otherwise."""
     internals: Any = flower_app
+    sql_mixin: Any = sql
+    sql_mixin.SQLITE_PRAGMAS = (*sql_mixin.SQLITE_PRAGMAS, *_SMALL_CACHES)
     whole = internals._get_middleware  # noqa: SLF001 - this is the adapter
 
     def lean() -> list[Middleware]:

@@ -151,7 +151,6 @@ def _daemon(command: str, home: Path) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(  # noqa: S603 - our own command
         [str(Path(sys.executable).parent / command), "start", "--home", str(home)],
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
     )
     try:
         yield process
