@@ -3,7 +3,7 @@
 import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -159,7 +159,7 @@ def start(home: Home) -> None:
 
 
 @app.command(
-    epilog="Example: wardround-server submit heart-disease --home /var/lib/wardround-server"
+    epilog="Example: wardround-server submit heart-disease.toml --home /var/lib/wardround-server"
 )
 def submit(  # noqa: PLR0917 - typer reads them
     study: Annotated[str, typer.Argument(help="A study file.")],
@@ -184,6 +184,7 @@ def submit(  # noqa: PLR0917 - typer reads them
 
         opened = ServerHome.open(home)
         loaded = load_study(Path(study), overrides=set_ or [])
+        _require_admitted(opened, site or [])
         record = Runs(opened.runs).submit(
             loaded, name=name, seed=seed, now=datetime.now(UTC), sites=tuple(site or ())
         )
@@ -263,7 +264,7 @@ def export(
     say(f"{out} has the run {run}.")
 
 
-@certificates.command("show")
+@certificates.command("show", epilog="Example: wardround-server certificates show")
 def show_certificate(home: Home, json_: Json = False) -> None:
     """The certificate that sites see, and until when it holds."""
     with errors():
@@ -289,7 +290,7 @@ def show_certificate(home: Home, json_: Json = False) -> None:
         say("a change of the authority is under way; end it with `certificates finish`")
 
 
-@certificates.command()
+@certificates.command(epilog="Example: wardround-server certificates renew")
 def renew(home: Home) -> None:
     """A new server certificate by the same authority; the daemon takes it up by itself."""
     with errors():
@@ -302,7 +303,9 @@ def renew(home: Home) -> None:
     say(f"The server's certificate is valid until {facts.ends:%Y-%m-%d}.")
 
 
-@certificates.command()
+@certificates.command(
+    epilog="Example: wardround-server certificates rotate --consortium-key /media/key/private.pem"
+)
 def rotate(home: Home, consortium_key: Key = None) -> None:
     """Begin a change of the authority: sites learn to trust the old and the new one."""
     with errors():
@@ -318,7 +321,9 @@ def rotate(home: Home, consortium_key: Key = None) -> None:
     )
 
 
-@certificates.command()
+@certificates.command(
+    epilog="Example: wardround-server certificates finish --consortium-key /media/key/private.pem"
+)
 def finish(home: Home, consortium_key: Key = None) -> None:
     """End a change of the authority: the old one is trusted no more."""
     with errors():
@@ -333,7 +338,7 @@ def finish(home: Home, consortium_key: Key = None) -> None:
     say(f"Version {facts.version} of the roster names the new authority only.")
 
 
-@audit.command()
+@audit.command(epilog="Example: wardround-server audit verify")
 def verify(
     home: Home,
     head: Annotated[
@@ -355,6 +360,21 @@ def _audit(file: Path, event: str, **fields: str | int | datetime) -> None:
     from wardround_shared.audit_log import AuditLog  # noqa: PLC0415 - takes a while
 
     AuditLog(file).append(event, **fields)
+
+
+def _require_admitted(home: Any, sites: list[str]) -> None:
+    """A run would wait without end for a site that nobody knows."""
+    from wardround_server.enrolment.rosters import current_roster  # noqa: PLC0415
+    from wardround_shared.errors import RunError  # noqa: PLC0415
+
+    roster = current_roster(home)
+    for site in sites:
+        if roster.line(site) is None:
+            names = ", ".join(line.site for line in roster.lines) or "nobody"
+            raise RunError(
+                f"{site[:64]} is not in the roster of version {roster.version}, which has {names}; "
+                "admit it first."
+            )
 
 
 def _not_possible(run: str, state: str, wanted: str) -> Exception:

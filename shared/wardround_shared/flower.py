@@ -19,8 +19,8 @@ TESTED = "1.41.0"
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
-    # A slow line has half a minute for each piece of a model: httpx times a whole send.
-    "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(512 * 1024),
+    # A piece of a model has half a minute on the slowest line; each costs some requests.
+    "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(1024 * 1024),
 }
 """Environment of every process that imports flwr in a daemon."""
 

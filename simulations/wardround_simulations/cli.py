@@ -328,11 +328,7 @@ def default_cache() -> Path:
 def closing_lines(summary: dict[str, Any]) -> list[str]:
     """What a person reads at the end of a run."""
     dropped = summary["dropped"]
-    lines = [
-        f"{summary['study']}: {_number_of(summary['sites'], 'site')}, "
-        f"{_number_of(summary['rounds'], 'round')}, "
-        + (f"{len(dropped)} times a site was missing" if dropped else "every site in every round")
-    ]
+    lines = [f"{summary['study']}: {summary['participation']['sentence']}"]
     lines += [f"  {drop['site']} was left out: {drop['why']}" for drop in dropped]
     for site, cohort in summary["cohorts"].items():
         lines += [f"  {site} set aside {n}: {why}" for why, n in cohort["set_aside"].items()]
@@ -365,10 +361,6 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
     )
     lines.append(f"run folder: {summary['run']}")
     return lines
-
-
-def _number_of(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _ledger_line(site: str, book: dict[str, float]) -> str:

@@ -17,6 +17,7 @@ from wardround_client.cohort import Cohort, CohortSet
 from wardround_client.journal import Journal, peak_rss_mb
 from wardround_client.ledger import Cap
 from wardround_server.coordinator import Outcome, as_json
+from wardround_server.participation import participation_in
 from wardround_server.run_folder import ROUNDS
 from wardround_shared import json_lines
 from wardround_shared.privacy.accounting import SampledGaussian, epsilon_spent
@@ -72,7 +73,13 @@ def summarise(
         seconds: since it was started.
     """
     lines = {site: Journal.read(place) for site, place in journals.items()}
+    took_part = participation_in(
+        folder,
+        sites=[cohort.site for cohort in cohorts.cohorts],
+        planned=study.training.rounds,
+    )
     summary = {
+        "participation": took_part.as_json(),
         "study": study.study.name,
         "study_id": study.study_id,
         "run": str(folder),

@@ -1,6 +1,7 @@
 """Command-line transcripts: what a person types, and every line that comes back.
 
-`[...]` in an expected line stands for any text. Lines before `$` that begin with `#` are comments.
+`[...]` in an expected line stands for any text, and `[=name]` for text that later commands have as
+`[name]`. Lines before `$` that begin with `#` are comments.
 Of a command with `--json`, standard output alone must be one JSON document.
 """
 
@@ -16,10 +17,16 @@ import torch
 from typer.testing import CliRunner
 
 from wardround_client import cli as site_cli
+from wardround_server import cli as server_cli
 from wardround_simulations import cli as researcher_cli
 
 TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
-COMMANDS = {"wardround": researcher_cli.app, "wardround-site": site_cli.app}
+COMMANDS = {
+    "wardround": researcher_cli.app,
+    "wardround-server": server_cli.app,
+    "wardround-site": site_cli.app,
+}
+_OPEN = re.compile(r"\[(?:\.\.\.|=(\w+))\]")
 
 
 @dataclass
@@ -48,8 +55,18 @@ def _run(arguments: list[str]) -> tuple[int, list[str]]:
         return 0, sorted(path.name for path in Path().iterdir())
     result = CliRunner().invoke(COMMANDS[arguments[0]], arguments[1:], catch_exceptions=False)
     if "--json" in arguments:
-        assert isinstance(json.loads(result.stdout), dict)
+        assert isinstance(json.loads(result.stdout), dict | list)
     return result.exit_code, result.output.splitlines()
+
+
+def _pattern(expected: str) -> str:
+    """A regular expression for an expected line."""
+    pattern, place = "", 0
+    for gap in _OPEN.finditer(expected):
+        pattern += re.escape(expected[place : gap.start()])
+        pattern += f"(?P<{gap.group(1)}>.*)" if gap.group(1) else ".*"
+        place = gap.end()
+    return pattern + re.escape(expected[place:])
 
 
 @pytest.fixture
@@ -63,14 +80,17 @@ def desk(tmp_path, monkeypatch, study_file, hospitals):
 @pytest.mark.usefixtures("desk")
 @pytest.mark.parametrize("file", sorted(TRANSCRIPTS.glob("*.txt")), ids=lambda f: f.stem)
 def test_transcript(file):
+    known: dict[str, str] = {}
     for command in _read(file):
         if "cuda" in command.arguments and torch.cuda.is_available():
             continue  # the refusal of a GPU that is there cannot be seen here
-        exit_code, lines = _run(command.arguments)
+        given = [known.get(one.strip("[]"), one) for one in command.arguments]
+        exit_code, lines = _run(given)
         said = "\n".join(lines)
         for line, expected in zip(lines, command.lines, strict=False):
-            pattern = ".*".join(map(re.escape, expected.split("[...]")))
-            assert re.fullmatch(pattern, line), f"{command.arguments}\n{said}"
+            found = re.fullmatch(_pattern(expected), line)
+            assert found, f"{command.arguments}\n{said}"
+            known |= found.groupdict()
         assert len(lines) == len(command.lines), f"{command.arguments}\n{said}"
         assert exit_code == command.exit_code, f"{command.arguments}\n{said}"
     shutil.rmtree("cache")

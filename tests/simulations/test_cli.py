@@ -15,6 +15,7 @@ from wardround_simulations import cli
 
 MEASURED = {"auroc": 0.9, "accuracy": 0.8, "n": 12}
 SUMMARY = {
+    "participation": {"sentence": "2 of 2 sites took part in 3 of 3 rounds."},
     "study": "small",
     "sites": 2,
     "rounds": 1,
@@ -68,6 +69,10 @@ class TestClosingLines:
         lines = cli.closing_lines(SUMMARY)
         for note in SUMMARY["notes"]:
             assert [line for line in lines if note in line] == [f"note: {note}"]
+
+    def test_the_first_says_who_took_part(self):
+        first = cli.closing_lines(SUMMARY)[0]
+        assert first.endswith(": 2 of 2 sites took part in 3 of 3 rounds.")
 
     def test_a_site_that_cannot_validate_says_so_instead_of_figures(self):
         lines = cli.closing_lines(SUMMARY)

@@ -83,6 +83,8 @@ class Runs:
                 f"{name[:80]!r} cannot be the name of a run; take lower-case letters, digits and "
                 "hyphens, 80 at most."
             )
+        if (self.folder / name).exists():
+            raise RunFolderError(f"There is a run {name} already; give another name with --name.")
         folder = RunFolder.create(self.folder / name, durable=True)
         folder.write_text(STUDY, study_text(study))
         record = RunRecord(

@@ -41,8 +41,11 @@ from flwr.superlink.config_loader import (  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 
 _FLEET = "/v1/fleet/"
-_SMALL_CACHES = (("cache_size", "-4000"), ("mmap_size", "0"))
-"""Flower gives each of its connections 64 MB and maps 256 MB; large models go through but once."""
+_PRAGMAS = (("cache_size", "-4000"), ("mmap_size", "0"), ("busy_timeout", "60000"))
+"""Flower gives each of its connections 64 MB and maps 256 MB; large models go through but once.
+
+To announce one takes seconds in one transaction, for which the others have to wait.
+"""
 
 _RELOAD_SECONDS = 5.0
 """How often the certificate's file is looked at: a renewed one is taken without a restart."""
@@ -137,7 +140,7 @@ def _app(doors: Doors) -> Asgi:
     """Flower's app; what only the Control API or a plug-in needs is passed by otherwise."""
     internals: Any = flower_app
     sql_mixin: Any = sql
-    sql_mixin.SQLITE_PRAGMAS = (*sql_mixin.SQLITE_PRAGMAS, *_SMALL_CACHES)
+    sql_mixin.SQLITE_PRAGMAS = (*sql_mixin.SQLITE_PRAGMAS, *_PRAGMAS)
     whole = internals._get_middleware  # noqa: SLF001 - this is the adapter
 
     def lean() -> list[Middleware]:
