@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 RUNTIME := $(VENV)/.runtime-installed
 CHECKS := $(VENV)/.checks-installed
 
-.PHONY: demo test check types imports unit clean
+.PHONY: demo test test-faults check types imports unit clean
 
 demo: $(RUNTIME)
 	$(BIN)/wardround simulate
@@ -26,6 +26,11 @@ imports: $(CHECKS)
 
 unit: $(CHECKS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Daemons killed at every step, a line cut for a minute: about two hours. WARDROUND_FAULT_SEED=N
+# draws other steps.
+test-faults: $(CHECKS)
+	WARDROUND_LONG_TESTS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/end_to_end/daemons
 
 $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)

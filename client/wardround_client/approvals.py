@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from wardround_client.durable import private_folder, replace
+from wardround_client.durable import locked, private_folder, replace
 from wardround_shared.errors import NotAllowedError, PolicyError, StudyError
 from wardround_shared.study import Study, parse_study
 from wardround_shared.study.document import Name
@@ -26,7 +26,7 @@ LARGEST_STUDY = 256 * 1024
 MOST_UNDECIDED = 100
 """Offers without a decision; beyond, a server could fill the disk with them."""
 
-_STUDY, _DECISION = "study.toml", "decision.json"
+_STUDY, _DECISION, _RUN = "study.toml", "decision.json", "run.json"
 _ID = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"[0-9a-f]{4,64}")
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -87,7 +87,7 @@ class Approvals:
             study = parse_study(text, origin="the study that the server offers")
         except RecursionError:
             raise StudyError("The study that the server offers is nested too deep.") from None
-        if (self._folder / study.study_id).exists():
+        if _is_offer(self._folder / study.study_id):
             return self._read(study.study_id)
         undecided = sum(offer.decision is None for offer in self.offered())
         if undecided >= MOST_UNDECIDED:
@@ -105,7 +105,7 @@ class Approvals:
             NotAllowedError: a file was changed since; names the study.
         """
         folders = self._folder.iterdir() if self._folder.is_dir() else ()
-        offers = [self._offer(folder.name) for folder in folders if _ID.fullmatch(folder.name)]
+        offers = [self._offer(folder.name) for folder in folders if _is_offer(folder)]
         return tuple(
             sorted(
                 offers,
@@ -127,7 +127,7 @@ class Approvals:
             raise NotAllowedError(
                 f"{start[:64]!r} is no id of a study; give its first letters, 4 at least."
             )
-        names = [one.name for one in self._folder.glob(f"{start}*") if _ID.fullmatch(one.name)]
+        names = [one.name for one in self._folder.glob(f"{start}*") if _is_offer(one)]
         if len(names) != 1:
             raise NotAllowedError(
                 f"{len(names) or 'No'} studies that were offered to this site have an id that "
@@ -180,6 +180,49 @@ class Approvals:
             )
         return offer.study, offer.decision.data_set
 
+    def require_run(self, study_id: str, run: str) -> None:
+        """Refuse any other run than the one that the approval was used for, if it was.
+
+        Raises:
+            NotAllowedError: it was used for another run.
+        """
+        used = self.used_for(study_id)
+        if used is not None and used != run:
+            raise NotAllowedError(
+                f"This site's approval of study {_short(study_id)} was for one run, and another "
+                "has used it; its staff decide with wardround-site study approve on a further run."
+            )
+
+    def use_for(self, study_id: str, run: str) -> None:
+        """Use the approval up for this run; it lasts as long as the run.
+
+        Two runs of a study over other sites would tell by their difference what one site has, and
+        what is summed outside epsilon would be told again: staff decide on each run.
+
+        Raises:
+            NotAllowedError: it was used for another run.
+            PolicyError: it cannot be written.
+        """
+        with locked(self._folder / study_id):
+            self.require_run(study_id, run)
+            if self.used_for(study_id) is None:
+                self._write(study_id, _RUN, json.dumps({"run": run}) + "\n")
+
+    def used_for(self, study_id: str) -> str | None:
+        """Name of the run that the approval was used for; None: of none yet.
+
+        Raises:
+            NotAllowedError: the file was changed since.
+        """
+        try:
+            content = json.loads((self._folder / study_id / _RUN).read_text(encoding="utf-8"))
+            run: str = content["run"]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _changed(study_id) from error
+        return run
+
     # --- files -------------------------------------------------------------------------------
 
     def _decide(self, start: str, verdict: Verdict, data_set: str | None) -> Offer:
@@ -190,7 +233,10 @@ class Approvals:
             "time": self._now().astimezone(UTC).isoformat(timespec="seconds"),
             "study-id": study.study_id,
         }
-        self._write(study.study_id, _DECISION, json.dumps(content) + "\n")
+        with locked(self._folder / study.study_id):
+            self._write(study.study_id, _DECISION, json.dumps(content) + "\n")
+            # A new decision is about a further run.
+            (self._folder / study.study_id / _RUN).unlink(missing_ok=True)
         return self._offer(study.study_id)
 
     def _offer(self, study_id: str) -> Offer:
@@ -222,6 +268,12 @@ class Approvals:
             replace(folder / name, [text.encode()])
         except OSError as error:
             raise PolicyError(f"{folder}: it cannot be written ({error.strerror}).") from error
+
+
+def _is_offer(folder: Path) -> bool:
+    """Whether anything was kept of a study: its folder comes first, a crash may come between."""
+    known = (folder / _STUDY).exists() or (folder / _DECISION).exists()
+    return known and _ID.fullmatch(folder.name) is not None
 
 
 def _decision_of(content: dict[str, str | None], study_id: str) -> Decision:

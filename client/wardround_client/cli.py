@@ -203,21 +203,27 @@ def list_studies(home: Home, json_: Json = False) -> None:
         from wardround_client.approvals import Approvals  # noqa: PLC0415 - takes a while
         from wardround_client.enrolment.home import SiteHome  # noqa: PLC0415
 
-        offers = Approvals(SiteHome.open(home).studies).offered()
+        approvals = Approvals(SiteHome.open(home).studies)
+        offers = [
+            (offer, approvals.used_for(offer.study.study_id)) for offer in approvals.offered()
+        ]
     found = [
         {
             "id": offer.study.study_id,
             "name": offer.study.study.name,
             "decision": None if offer.decision is None else offer.decision.verdict,
             "data_set": None if offer.decision is None else offer.decision.data_set,
+            "run": run,
         }
-        for offer in offers
+        for offer, run in offers
     ]
     if json_:
         print_json(found)
         return
     for one in found:
         decided = one["decision"] or "to be decided"
+        if one["run"]:
+            decided += f" (used for the run {one['run']})"
         say(f"{str(one['id'])[:12]}  {one['name']}  {decided}  {one['data_set'] or ''}".rstrip())
     if not found:
         say("No study was offered yet; a site that is connected gets them from the server.")

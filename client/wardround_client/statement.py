@@ -130,6 +130,10 @@ def _floors(study: Study, circumstances: Circumstances) -> Iterator[str]:
     yield (
         f"This site's policy asks for {circumstances.policy.rules.minimum_cohort} sites in a sum."
     )
+    yield (
+        "An approval is for one run. A further run, over other sites perhaps, could tell by the "
+        "difference what this site has: it needs another approval."
+    )
 
 
 def _promise(study: Study) -> Iterator[str]:

@@ -29,7 +29,7 @@ from wardround_server.observer import Metrics, Observer
 from wardround_server.optimisers import Parameters, server_optimiser
 from wardround_server.plain_sums import PlainSums
 from wardround_server.register import Register
-from wardround_server.rounds import Dropped, GivenUp, RosterLine
+from wardround_server.rounds import PRESENT, Dropped, GivenUp, RosterLine
 from wardround_server.run_folder import ROUNDS, RunFolder
 from wardround_server.secure_sums import SecureSums
 from wardround_server.summation import Summation
@@ -353,7 +353,8 @@ class Coordinator:
             return dict.fromkeys(invited.values(), str(error))
 
         sums, dropped = self._attempts.until_there(number, question, failed)
-        self._attempts.attendance.missed({drop.site: drop.why for drop in dropped})
+        missed = {drop.site: drop.why for drop in dropped if drop.why not in PRESENT}
+        self._attempts.attendance.missed(missed)
         self._progress.dropped += dropped
         return sums
 

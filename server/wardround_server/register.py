@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from wardround_server.attempt_notes import AttemptNotes
 from wardround_server.checkpoint import Progress
-from wardround_server.rounds import GIVEN_UP, Dropped, RosterLine
+from wardround_server.rounds import PRESENT, Dropped, RosterLine
 from wardround_server.run_folder import ROSTER, RunFolder, read_lines
 from wardround_shared.secure_aggregation.roster import Roster
 
@@ -75,7 +75,7 @@ class Register:
 
     def _missed(self, line: RosterLine) -> Mapping[str, str]:
         """Sites that were asked and did not answer rightly; they count as away now."""
-        missed = {drop.site: drop.why for drop in line.dropped if drop.why != GIVEN_UP}
+        missed = {drop.site: drop.why for drop in line.dropped if drop.why not in PRESENT}
         for site, why in missed.items():
             self._progress.away[site] = f"away since round {line.round}: {why}"
         return missed

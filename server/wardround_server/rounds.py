@@ -19,6 +19,12 @@ from wardround_shared.messages import Update
 GIVEN_UP = "the round was given up"
 """Why a site that answered is in no sum: there were too few others."""
 
+KEYS_MISSED = "missed the exchange of keys; takes part in the next round"
+"""Why a site that answered is in no sum: it was not there when keys for this one were exchanged."""
+
+PRESENT = frozenset({GIVEN_UP, KEYS_MISSED})
+"""Why sites are in no sum that are there, and are to be asked the next time as well."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dropped:

@@ -5,6 +5,7 @@ of the next sum ride on the first two. One vector at most is held beside the run
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -12,9 +13,10 @@ from flwr.app import ArrayRecord, RecordDict
 
 from wardround_server.exchange import Answer, Exchange
 from wardround_server.observer import Observer
+from wardround_server.rounds import KEYS_MISSED
 from wardround_server.sum_store import SumStore
 from wardround_shared.arrays import from_message
-from wardround_shared.errors import NotEnoughSitesError, ProtocolError
+from wardround_shared.errors import LostRoundError, NotEnoughSitesError, ProtocolError
 from wardround_shared.messages import (
     ADVERTISEMENT,
     ADVERTISEMENTS,
@@ -48,6 +50,10 @@ from wardround_shared.secure_aggregation.wire import (
     decode,
     encode,
 )
+
+MOST_REFUSALS = 20
+"""A site that refuses so often to unmask what it has confirmed will not do it any more: it has
+lost what it needs for it. A site that is silent may come back, and is waited for."""
 
 PAUSE_SECONDS = 1.0
 """Between two requests to unmask of which the first brought nothing."""
@@ -123,9 +129,10 @@ class Attempt:
                 # Without keys that the others know: it gets the half for the next sum only.
                 absent = add_secure(header_record(self._header), {KEYS_REQUEST: keys})
                 requests[node] = (KEYS, absent)
-                self.failures[site] = "missed the exchange of keys; takes part in the next round"
 
         def take(site: str, parts: Received) -> None:
+            if site not in masks and ADVERTISEMENT in parts:
+                self.failures[site] = KEYS_MISSED
             if MASKED_VECTOR in parts:
                 self._take_vector(site, parts[MASKED_VECTOR])
             self._take_setup(site, parts, {})
@@ -176,15 +183,34 @@ class Attempt:
         Raises:
             NotEnoughSitesError: it was told to stop, or sites that have confirmed and may be back
                 by now are not among the invited; the same request goes on from what is stored.
+            LostRoundError: too many sites refuse for good.
             ShareError: false shares, and too few answers without them.
         """
         encoded = encode(request)
+        refusals: Counter[str] = Counter()
         while True:
             before = len(self._server.unmasked)
-            self._ask_to_unmask(encoded)
+            refused = self._ask_to_unmask(encoded)
             answered = len(self._server.unmasked)
             if answered >= self._server.threshold:
                 return self._server.close_round()
+            refusals.update(refused)
+            for_good = [site for site, times in refusals.items() if times >= MOST_REFUSALS]
+            if len(self._server.confirmed) - len(for_good) < self._server.threshold:
+                why = "; ".join(f"{site}: {refused.get(site, 'refused')}" for site in for_good)
+                raise LostRoundError(
+                    f"Too many sites refuse to unmask a sum that they have confirmed. {why}"
+                )
+            if answered == before:
+                self._observer.waiting(
+                    self._header.round,
+                    {
+                        site: refused.get(site, "it has confirmed the sum and not unmasked it")
+                        for site in self._server.confirmed
+                        if site not in self._server.unmasked
+                    },
+                    f"{answered} of {self._server.threshold} sites have unmasked the sum.",
+                )
             away = [site for site in self._server.confirmed if site not in self._nodes]
             if should_stop() or (away and answered == before):
                 raise NotEnoughSitesError(
@@ -203,8 +229,8 @@ class Attempt:
             self._store.keep_next_round(self._server.next_round)
         return request
 
-    def _ask_to_unmask(self, request: bytes) -> None:
-        """Ask all who have confirmed and not answered yet."""
+    def _ask_to_unmask(self, request: bytes) -> dict[str, str]:
+        """Ask all who have confirmed and not answered yet; who has refused, and why."""
 
         def take(site: str, parts: Received) -> None:
             if UNMASK_ANSWER in parts:
@@ -213,7 +239,9 @@ class Attempt:
 
         silent = set(self._server.confirmed) - set(self._server.unmasked)
         asked = {site: {UNMASK_REQUEST: request} for site in self._nodes if site in silent}
-        self._ask(UNMASK, asked, take, {})
+        failures: dict[str, str] = {}
+        self._ask(UNMASK, asked, take, failures)
+        return failures
 
     def _ask(
         self,

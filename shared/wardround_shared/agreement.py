@@ -4,16 +4,22 @@ With daemons the first message brings the study and the signed roster; the secon
 run, out of which each site forms the roster of its secure sums itself.
 """
 
+import re
 from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, RecordDict
 
 from wardround_shared import __version__
 from wardround_shared.errors import ProtocolError
+from wardround_shared.messages import Header
 
 TERMS = "query.terms"
 """Message type: the sites of a run; a site holds on to the first that it gets."""
 
+RUN_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
+"""What runs between machines are called."""
+
+_MOST_ROUNDS = 2**31
 _OFFER, _TERMS, _AGREED = "offer", "terms", "agreed"
 _LARGEST_TEXT = 1_000_000
 
@@ -55,6 +61,18 @@ def read_offer(content: RecordDict) -> Offer:
     if max(len(study), len(roster)) > _LARGEST_TEXT:
         raise ProtocolError("A message is refused: the study or the roster in it is too long.")
     return Offer(study=study, roster=roster, software=software)
+
+
+def require_plain(header: Header) -> None:
+    """Refuse a header whose words could not stand in a log, or whose round is none.
+
+    Raises:
+        ProtocolError: naming what is wrong.
+    """
+    if not RUN_NAME.fullmatch(header.run) or not 0 <= header.round < _MOST_ROUNDS:
+        raise ProtocolError(
+            "A message is malformed: its run has a name, or its round a number, that cannot be."
+        )
 
 
 def require_same_release(theirs: str, *, who: str) -> None:

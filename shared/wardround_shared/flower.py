@@ -3,8 +3,9 @@
 What only one side needs stands in `wardround_server.flower` and `wardround_client.flower`.
 """
 
+import asyncio
 import hmac
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from importlib.metadata import version
 from typing import Any
 
@@ -27,6 +28,11 @@ QUIET = {
 LARGEST_BODY = 16 * 1024 * 1024
 """Bytes of the largest request that a guarded API reads; a model travels in pieces far smaller."""
 
+_SMALL_BODY, _MOST_BODIES = 64 * 1024, 32
+"""Bytes that anybody may send, and so many larger ones are read at a time."""
+
+_PATIENCE_SECONDS = 60.0
+_LOCAL = ("127.0.0.1", "localhost")
 _HEADER = "x-wardround-token"
 _LONGEST_LENGTH = 20
 """Digits of a length; Python reads no number of thousands of them."""
@@ -35,6 +41,17 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def local_without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables by which a hospital's proxy is asked for the server, and never for this machine.
+
+    Args:
+        environment: as it is.
+    """
+    known = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    names = ",".join(part for part in (known, *_LOCAL) if part)
+    return {"NO_PROXY": names, "no_proxy": names}
 
 
 def require_tested_flwr() -> None:
@@ -80,23 +97,60 @@ def with_token(app: Asgi, token: str) -> Asgi:
     return guarded
 
 
-def only_below(app: Asgi, prefix: str) -> Asgi:
-    """The app's paths below `prefix`, and requests of a decent size; the rest is not there."""
+def only_below(
+    app: Asgi, prefix: str, *, known: Callable[[Mapping[bytes, bytes]], bool] = lambda _: True
+) -> Asgi:
+    """The app's paths below `prefix`, and requests of a decent size; the rest is not there.
+
+    Args:
+        app: whose paths they are.
+        prefix: of the paths.
+        known: by its headers, whether a request is of somebody who may send much. Without that
+            strangers could fill the memory before the app looks who they are.
+    """
+    bodies = asyncio.Semaphore(_MOST_BODIES)
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             if not scope["path"].startswith(prefix):
                 await _refuse(send, 404)
                 return
-            if not _decent(dict(scope["headers"])):
+            headers = dict(scope["headers"])
+            if not _decent(headers):
                 await _refuse(send, 413)
                 return
+            if int(headers[b"content-length"]) > _SMALL_BODY:
+                if not known(headers):
+                    await _refuse(send, 401)
+                    return
+                async with bodies:
+                    await app(scope, _impatient(receive), send)
+                return
+            receive = _impatient(receive)
         elif scope["type"] != "lifespan":
             await _hang_up(send)
             return
         await app(scope, receive, send)
 
     return guarded
+
+
+def _impatient(receive: Receive) -> Receive:
+    """The rest of a request, as long as it keeps coming; who stops is taken for gone."""
+    whole = False
+
+    async def received() -> MutableMapping[str, Any]:
+        nonlocal whole
+        if whole:  # from here on it waits for the end of the connection
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), _PATIENCE_SECONDS)
+        except TimeoutError:
+            return {"type": "http.disconnect"}
+        whole = not message.get("more_body", False)
+        return message
+
+    return received
 
 
 def _decent(headers: dict[bytes, bytes]) -> bool:

@@ -234,6 +234,15 @@ def test_a_crash_while_a_decision_is_written_leaves_the_one_before(offered, monk
 # --- offers ------------------------------------------------------------------------------------
 
 
+def test_an_offer_that_a_crash_has_cut_off_is_none_and_is_taken_again(approvals, folder):
+    (folder / ID).mkdir(parents=True)
+    assert approvals.offered() == ()
+    with pytest.raises(NotAllowedError, match="No studies"):
+        approvals.find(ID)
+    approvals.keep(STUDY)
+    assert [offer.study.study_id for offer in approvals.offered()] == [ID]
+
+
 def test_what_is_no_study_is_not_kept(approvals, folder):
     with pytest.raises(StudyError):
         approvals.keep("[study")

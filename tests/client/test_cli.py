@@ -1,15 +1,23 @@
 """`wardround-site` as a hospital types it."""
 
 import json
+import re
+from datetime import UTC, datetime
 
 import pytest
+import typer
+from consortia import Consortium
+from hospitals import write_hospital
 from ledgers import COST, ledger_of_three, reserve
 from typer.testing import CliRunner
 
+from wardround_client.approvals import Approvals
 from wardround_client.cli import app
 from wardround_client.ledger import Ledger
 from wardround_client.ledger.anchor import Files
+from wardround_shared.audit_log import verify
 from wardround_shared.privacy.accounting import epsilon_spent
+from wardround_shared.study import load_study, study_text
 
 
 @pytest.fixture
@@ -128,6 +136,193 @@ def test_without_a_home_the_way_to_name_it_is_said(command):
     assert "WARDROUND_SITE_HOME" in result.stderr
 
 
-@pytest.mark.parametrize("command", [["ledger", "show"], ["ledger", "verify"]])
-def test_help_has_an_example(command):
-    assert "Example: wardround-site ledger" in ask(*command, "--help").stdout
+# --- a site that has joined ------------------------------------------------------------------
+
+
+class Site:
+    """The site `north` of a consortium, with a data set and a study that was offered to it."""
+
+    def __init__(self, folder, study_file):
+        self.centre = Consortium(folder, address="localhost:1")
+        self.centre.now = datetime.now(UTC)
+        self.home = self.centre.site("north")
+        self.centre.join(self.home)
+        self.folder = folder
+        (folder / "clinic").mkdir()
+        write_hospital(folder / "clinic" / "north.csv", seed=1)
+        study = load_study(study_file, ("aggregation.secure=true", "aggregation.minimum-sites=3"))
+        self.study = Approvals(self.home.studies).keep(study_text(study))
+        self.id = self.study.study_id
+
+    def ask(self, *arguments, typed=None):
+        given = [str(one) for one in (*arguments, "--home", self.home.folder)]
+        return CliRunner().invoke(app, given, input=typed, catch_exceptions=False)
+
+    def says(self, *arguments, typed=None):
+        result = self.ask(*arguments, typed=typed)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def refuses(self, *arguments):
+        result = self.ask(*arguments)
+        assert result.exit_code == 1, result.output
+        assert result.stderr.startswith("error: ")
+        assert len(result.stderr.splitlines()) == 1
+        return result.stderr
+
+    def events(self):
+        log = self.home.audit_log
+        if not log.exists():
+            return []
+        assert not verify(log)
+        return [json.loads(line)["event"] for line in log.read_text().splitlines()]
+
+
+@pytest.fixture
+def site(tmp_path, study_file):
+    made = Site(tmp_path, study_file)
+    made.says("data", "add", "clinic", tmp_path / "clinic", "--source", "table")
+    return made
+
+
+def test_a_study_is_shown_decided_and_decided_again(site):
+    assert site.says("study", "list") == f"{site.id[:12]}  small  to be decided\n"
+    shown = site.says("study", "show", site.id[:6], "--data", "clinic")
+    assert "epsilon" in shown
+    assert "The study by itself costs epsilon" in shown
+    assert site.says("study", "approve", site.id[:6], "--data", "clinic", typed="y\n")
+    assert site.says("study", "list") == f"{site.id[:12]}  small  approved  clinic\n"
+    assert Approvals(site.home.studies).require_approved(site.id)[1] == "clinic"
+    assert "refused" in site.says("study", "refuse", site.id)
+    (content,) = json.loads(site.says("study", "list", "--json"))
+    assert (content["id"], content["decision"], content["data_set"]) == (site.id, "refused", None)
+    assert site.events() == ["data-set", "approved", "refused-study"]
+
+
+@pytest.mark.parametrize("typed", ["n\n", "\n", ""])
+def test_without_a_yes_nothing_is_approved(site, typed):
+    result = site.ask("study", "approve", site.id, "--data", "clinic", typed=typed)
+    assert result.exit_code == 1
+    assert Approvals(site.home.studies).find(site.id).decision is None
+    assert "approved" not in site.events()
+
+
+def test_a_study_gets_no_data_set_that_is_not_there(site):
+    assert "no data set 'ward'" in site.refuses(
+        "study", "approve", site.id, "--data", "ward", "--yes"
+    )
+    assert Approvals(site.home.studies).find(site.id).decision is None
+
+
+def test_a_study_that_was_changed_after_it_was_approved_is_said(site):
+    site.says("study", "approve", site.id, "--data", "clinic", "--yes")
+    file = site.home.studies / site.id / "study.toml"
+    file.write_text(file.read_text().replace("rounds = 3", "rounds = 300"))
+    assert "is not what was offered" in site.refuses("study", "list")
+    assert "is not what was offered" in site.refuses("study", "show", site.id)
+
+
+def test_a_data_set_is_checked_against_a_file_or_an_offer(site, study_file):
+    by_file = json.loads(site.says("data", "check", "clinic", "--study", study_file, "--json"))
+    by_id = json.loads(site.says("data", "check", "clinic", "--study", site.id, "--json"))
+    assert by_file["readable"] == by_id["readable"] == 60
+
+
+def test_what_a_check_leaves_out_is_said_without_a_patient(site, study_file):
+    table = site.folder / "clinic" / "north.csv"
+    table.write_text(table.read_text().replace("north-3,", ",", 1))
+    said = site.says("data", "check", "clinic", "--study", study_file)
+    assert "left out: 1" in said
+    assert "north-3" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("data", "add", "clinic", ".", "--source", "table"), "a data set clinic already"),
+        (("data", "add", "../x", ".", "--source", "table"), "A data set's name"),
+        (("data", "add", "new", "nowhere", "--source", "table"), "no such folder"),
+        (("data", "add", "new", ".", "--source", "excel"), "excel"),
+        (("data", "check", "ward", "--study", "0000"), "0000"),
+        (("data", "check", "clinic", "--study", "none.toml"), "none.toml"),
+        (("study", "show", "ffff"), "No studies"),
+        (("study", "show", "../.."), "no id of a study"),
+        (("study", "refuse", "x"), "no id of a study"),
+        (("join", "--answer", "none.wardround-answer", "--fingerprint", "0"), "none.wardround"),
+        (("join", "--request", "x.wardround-request"), "has joined a consortium"),
+        (("keys", "rotate", "nowhere/x.wardround-request"), "nowhere"),
+        (("audit", "verify", "--head", "x"), "no head"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_is_wrong_is_one_sentence(site, arguments, said):
+    assert said in site.refuses(*arguments)
+
+
+def test_one_of_request_and_answer_is_asked_for(site):
+    for arguments in ((), ("--request", "a", "--answer", "b")):
+        result = site.ask("join", *arguments)
+        assert result.exit_code == 2
+        assert "--request FILE, or --answer" in result.stderr
+
+
+def test_the_doctor_says_what_is_wrong_and_what_to_do(site):
+    result = site.ask("doctor")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    (failed,) = [number for number, line in enumerate(lines) if line.startswith("fail")]
+    assert "connection: Nobody answers at localhost, port 1" in lines[failed]
+    assert lines[failed + 1].startswith("      ")
+    found = json.loads(site.ask("doctor", "--json").stdout)
+    assert [one["check"] for one in found if one["state"] == "fail"] == ["connection"]
+
+
+def test_new_keys_are_asked_for_and_forgotten(site):
+    said = site.says("keys", "rotate", site.folder / "n.wardround-request")
+    assert re.search(r"^    ([0-9a-f]{4} ?){10}$", said, re.MULTILINE)
+    assert "forgotten" in site.says("keys", "abandon")
+    assert "keys" in site.events()
+
+
+def test_nothing_is_made_where_no_home_is(tmp_path):
+    for command in (
+        ["doctor"],
+        ["data", "list"],
+        ["study", "list"],
+        ["start"],
+        ["keys", "abandon"],
+    ):
+        result = ask(*command, "--home", tmp_path / "none")
+        assert result.exit_code == 1
+        assert "there is no site home here" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- help ------------------------------------------------------------------------------------
+
+
+def leaves(group, *names):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from leaves(command, *names, name)
+        else:
+            yield (*names, name), command
+
+
+COMMANDS = dict(leaves(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS), ids=" ".join)
+def test_help_has_an_example_that_can_be_typed(command):
+    result = ask(*command, "--help", COLUMNS="200", TERM="dumb")
+    example = re.search(r"Example: wardround-site (.+)", result.stdout)
+    assert example, result.stdout
+    words = example[1].replace(",", " ").split()
+    assert tuple(words[: len(command)]) == command
+    known = {option for param in COMMANDS[command].params for option in param.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_every_command_is_known_to_this_test():
+    assert len(COMMANDS) >= 16
+    assert ("study", "approve") in COMMANDS

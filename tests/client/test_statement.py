@@ -91,6 +91,11 @@ def test_the_threshold_is_told_where_the_number_of_sites_is_known(ledger, sites,
     assert "not known yet" in told(study(), ledger=ledger, sites=None)["Floors"].replace("\n", " ")
 
 
+def test_an_approval_is_said_to_be_for_one_run(ledger):
+    for asked in (study(), study("aggregation.secure=false")):
+        assert "An approval is for one run." in told(asked, ledger=ledger)["Floors"]
+
+
 def test_the_promise_is_in_the_unit_that_is_charged(ledger):
     named = told(study("data.patient=who"), ledger=ledger)["What is promised to patients"]
     assert "Epsilon 2 at delta 1e-05 for each patient" in named

@@ -182,6 +182,55 @@ def test_with_a_store_unmasking_waits_for_sites_to_come_back():
     np.testing.assert_array_equal(total.delta.counts, federation.expected(1))
     assert passes == [2] * 5, "who has answered is not asked again"
     assert asked(federation, UNMASK_REQUEST)[-1] == "hospital-02"
+    # Whoever looks sees for whom it waits; the first pass brought two answers.
+    assert len(federation.observer.waited) == 4
+    for number, sites, why in federation.observer.waited:
+        assert (number, set(sites)) == (1, {"hospital-02", LAST})
+        assert why == "2 of 3 sites have unmasked the sum."
+
+
+def test_sites_that_refuse_for_good_to_unmask_end_the_question():
+    """Their disks were set back, say: they have lost what they had confirmed."""
+    federation, disk = Federation(3), Disk()
+    federation.refusing = {"hospital-02": {UNMASK_REQUEST}}
+    sums = federation.sums(disk)
+    with pytest.raises(LostRoundError, match="refuse to unmask .* hospital-02: it has lost it"):
+        federation.updates(sums, 1)
+    assert asked(federation, UNMASK_REQUEST).count("hospital-00") == 1
+    assert federation.refused == secure_attempt.MOST_REFUSALS
+    assert federation.observer.waited[-1][1] == {"hospital-02": "it has lost it"}
+    federation.refusing = {}
+    sums.settled()
+    assert federation.updates(sums, 2).sites == 3
+    assert all(len(forms) == 1 for forms in federation.unmasked.values())
+
+
+def test_a_site_that_refuses_now_and_then_is_asked_on():
+    federation, disk = Federation(3), Disk()
+    federation.refusing = {"hospital-02": {UNMASK_REQUEST}}
+
+    def later():
+        if federation.refused == secure_attempt.MOST_REFUSALS - 1:
+            federation.refusing = {}
+        return False
+
+    total = federation.updates(federation.sums(disk, should_stop=later), 1)
+    np.testing.assert_array_equal(total.delta.counts, federation.expected(1))
+
+
+def test_who_is_silent_is_waited_for_however_long_it_takes():
+    """A site that was switched off may come back with all that it has."""
+    federation, disk, passes = Federation(3), Disk(), []
+    federation.silent = {"hospital-02": {UNMASK_REQUEST}}
+
+    def later():
+        passes.append(1)
+        if len(passes) == 3 * secure_attempt.MOST_REFUSALS:
+            federation.silent = {}
+        return False
+
+    total = federation.updates(federation.sums(disk, should_stop=later), 1)
+    np.testing.assert_array_equal(total.delta.counts, federation.expected(1))
 
 
 def test_told_to_stop_it_stops_and_goes_on_later():

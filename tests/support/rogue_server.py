@@ -62,6 +62,7 @@ class RogueServer:
                     "key": str(files.certificate_key),
                     "ca": str(files.authorities),
                     "database": ":flwr-in-memory:",
+                    "home": str(files.folder),
                 },
                 environment=QUIET,
             )

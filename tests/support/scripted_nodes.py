@@ -31,6 +31,7 @@ class Reply:
     message_id: str
     content: RecordDict | None
     failure: str = ""
+    lost: bool = False
 
 
 @dataclass
@@ -52,6 +53,7 @@ class Node:
         answers: content of the answer to (type, content of the request).
         refuses: the reason for which it answers nothing else.
         garbles: what it puts in the place of what it would send.
+        loses: so many of its replies break off on their way, and the server sees it.
     """
 
     id: int
@@ -61,6 +63,7 @@ class Node:
     answers: Callable[[str, RecordDict], RecordDict] = lambda kind, _: said(kind)
     refuses: str = ""
     garbles: Callable[[RecordDict], RecordDict | None] = lambda content: content
+    loses: int = 0
     online: bool = True
     activated: str = "1"
     outbox: dict[str, RecordDict] = field(default_factory=dict)
@@ -206,7 +209,11 @@ class Network:
     ) -> None:
         if self._is_lost("reply") or message_id in self.forgotten:
             return
-        if content is not None:
+        lost = content is not None and node.loses > 0
+        if lost:
+            node.loses -= 1
+            content, failure = None, "the upload was broken off"
+        elif content is not None:
             content = node.garbles(carried(content, ticket))
         seconds, pieces, begins = 0.0, 1, self.now + self.latency
         if content is not None and ticket in node.outbox:
@@ -217,7 +224,7 @@ class Network:
             begins=begins,
             ends=begins + seconds,
             pieces=pieces,
-            reply=Reply(message_id=message_id, content=content, failure=failure),
+            reply=Reply(message_id=message_id, content=content, failure=failure, lost=lost),
         )
 
 

@@ -12,6 +12,7 @@ from flwr.app import RecordDict
 from secure_cohort import Cohort
 
 from wardround_server.exchange import Answer
+from wardround_server.observer import Observer
 from wardround_server.secure_sums import SecureSums
 from wardround_shared.errors import PrivacyError
 from wardround_shared.evaluation import counts_length
@@ -109,11 +110,14 @@ class Disk:
         self.tick("after number")
 
 
-class Quiet:
-    """An observer that is told and does nothing."""
+class Heard(Observer):
+    """An observer that remembers for whom it was told to wait."""
 
-    def answered(self, round_number, site, failure):
-        pass
+    def __init__(self):
+        self.waited = []
+
+    def waiting(self, round_number, sites, why):
+        self.waited.append((round_number, dict(sites), why))
 
 
 class Federation:
@@ -122,6 +126,8 @@ class Federation:
     Attributes:
         asked: (site, type of message, parts) of every message that reached a site.
         silent: sites that get nothing, each with the parts for which that is so.
+        refusing: sites that refuse, in the same form; `refused` counts how often they did.
+        observer: of every server that is started.
         unmasked: for each site and question the different answers to requests to unmask.
         twist: changes what a site sends: (site, parts) -> parts.
     """
@@ -133,6 +139,9 @@ class Federation:
         self.tick = tick
         self.asked: list[tuple[str, str, frozenset[str]]] = []
         self.silent: dict[str, set[str]] = {}
+        self.refusing: dict[str, set[str]] = {}
+        self.refused = 0
+        self.observer = Heard()
         self.unmasked: dict[tuple[str, bytes], set[bytes]] = {}
         self.twist = lambda site, parts: parts
 
@@ -142,7 +151,7 @@ class Federation:
             study=STUDY,
             terms=self.cohort.terms,
             exchange=self,
-            observer=Quiet(),
+            observer=self.observer,
             store=store,
             **settings,
         )
@@ -184,6 +193,9 @@ class Federation:
             del answer
 
     def _answer(self, node, name, message_type, content, received) -> Answer:
+        if self.refusing.get(name, set()) & received.keys():
+            self.refused += 1
+            return Answer(node_id=node, content=None, failure="it has lost it")
         try:
             parts = self._parts(name, message_type, content, received)
         except PrivacyError as error:

@@ -50,7 +50,7 @@ class Line:
         self._loss = loss
         self._buffer = buffer
         self._random = random.Random(seed)
-        self._ends = (_new_tun(), _new_tun())
+        self._ends = (_new_tun(2 * seed), _new_tun(2 * seed + 1))
         self._free = [0.0, 0.0]
         self._waiting: list[tuple[float, int, int, bytes]] = []
         self._number = 0
@@ -173,9 +173,10 @@ def inside(namespace: str) -> tuple[str, ...]:
     return ("ip", "netns", "exec", namespace)
 
 
-def _new_tun() -> tuple[int, str]:
+def _new_tun(number: int) -> tuple[int, str]:
+    name = f"wr{os.getpid() % 100_000}t{number}".encode()
     file = os.open(_TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    answer = fcntl.ioctl(file, _SET_DEVICE, struct.pack("16sH22x", b"wrt%d", _TUN_WITHOUT_HEADER))
+    answer = fcntl.ioctl(file, _SET_DEVICE, struct.pack("16sH22x", name, _TUN_WITHOUT_HEADER))
     return file, answer[:16].rstrip(b"\0").decode()
 
 

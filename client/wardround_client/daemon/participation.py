@@ -9,6 +9,7 @@ import functools
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +19,7 @@ from flwr.app import Context, RecordDict
 
 from wardround_client.account import Account
 from wardround_client.answer_files import AnswerFiles
+from wardround_client.answers import Asked, Formed
 from wardround_client.app import build_client_app
 from wardround_client.approvals import Approvals
 from wardround_client.cohort import Cohort
@@ -38,6 +40,7 @@ from wardround_shared.agreement import (
     agreed_record,
     read_offer,
     read_terms,
+    require_plain,
     require_same_release,
 )
 from wardround_shared.audit_log import AuditLog
@@ -47,7 +50,7 @@ from wardround_shared.privacy.accounting import SampledGaussian
 from wardround_shared.privacy.noise import SystemNoise
 from wardround_shared.secure_aggregation.faults import SecureAggregationError
 from wardround_shared.secure_aggregation.roster import Roster, Terms
-from wardround_shared.study import Study
+from wardround_shared.study import Study, parse_study
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +64,20 @@ def answerer(
 ) -> Callable[[str, RecordDict], RecordDict]:
     """What forms this site's answers: type and content of a request -> content of its answer."""
     participation = Participation(home, progress=progress, reconnect=reconnect)
-    return recorded(build_client_app(participation, repeats=True), home.audit_log)
+    app = build_client_app(participation, repeats=True)
+    return recorded(app, home.audit_log, worked=participation.worked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NotedAnswers(AnswerFiles):
+    """Answers on disk; `note` is called with each new one."""
+
+    note: Callable[[], None]
+
+    def store(self, asked: Asked, formed: Formed) -> None:
+        """See `AnswerStore.store`."""
+        super().store(asked, formed)
+        self.note()
 
 
 class AuditedLedger(Ledger):
@@ -112,10 +128,19 @@ class Participation:
         self._name = membership(home).site
         self._progress = progress
         self._reconnect = reconnect
+        self._worked = False
         self._now = now
         self._audit = AuditLog(home.audit_log)
         self._approvals = Approvals(home.studies)
         self._sites: dict[tuple[str, ...], Site] = {}
+
+    def worked(self) -> bool:
+        """Whether an answer was formed since this was asked last; else it came from the store."""
+        worked, self._worked = self._worked, False
+        return worked
+
+    def _note_work(self) -> None:
+        self._worked = True
 
     # --- the first two messages of a run --------------------------------------------------------
 
@@ -130,9 +155,11 @@ class Participation:
         offer = read_offer(content)
         require_same_release(offer.software, who="The server")
         self._heard(take_roster(self._home, offer.roster.encode(), now=self._now()))
-        new = not (self._home.studies / header.study_id).exists()
-        if self._approvals.keep(offer.study).study_id != header.study_id:
+        study = parse_study(offer.study, origin="the study that the server offers")
+        if study.study_id != header.study_id:
             raise ProtocolError("The server offers another study than it asks for; refused.")
+        new = not (self._home.studies / header.study_id).exists()
+        self._approvals.keep(offer.study)
         if new:
             self._audit.append("offered", study=header.study_id)
         self._allowed(header, sites=None)
@@ -147,6 +174,7 @@ class Participation:
         names = read_terms(content)
         study, _ = self._allowed(header, sites=len(names))
         with keeping("The terms of this run"):
+            self._approvals.use_for(header.study_id, header.run)
             roster = self._held_roster(header, names, study)
         return agreed_record(roster.digest)
 
@@ -157,8 +185,13 @@ class Participation:
             WardroundError: the study is not approved, or the data cannot be used.
         """
         study, data_set = self._allowed(header, sites=None, any_hour=not touching)
+        if touching:
+            with keeping("What this site's approval was used for"):
+                self._approvals.use_for(header.study_id, header.run)
         # A policy, or a data set, that was changed holds from the next request on.
-        key = (header.study_id, header.run, data_set, self._policy().model_dump_json())
+        policy = self._policy().model_dump_json()
+        where = DataSets(self._home.data_sets).get(data_set)
+        key = (header.study_id, header.run, policy, f"{data_set}/{where.source}/{where.path}")
         if key not in self._sites:
             self._sites = {key: self._opened(header, study, data_set)}
         return self._sites[key]
@@ -176,7 +209,9 @@ class Participation:
         self, header: Header, *, sites: int | None, any_hour: bool = False
     ) -> tuple[Study, str]:
         """The study and its data set, if staff and policy allow it now."""
+        require_plain(header)
         study, data_set = self._approvals.require_approved(header.study_id)
+        self._approvals.require_run(header.study_id, header.run)
         policy = self._policy()
         for sentence in policy.refusals(study, data_set=data_set, sites=sites):
             raise NotAllowedError(sentence)
@@ -227,7 +262,21 @@ class Participation:
                 raise TrustError(
                     f"The run {header.run} was agreed on with other sites; start a new run."
                 )
+        self._require_members(known)
         return known
+
+    def _require_members(self, roster: Roster) -> None:
+        """Refuse a run with a site that the consortium has taken off its roster.
+
+        Raises:
+            TrustError: there is one.
+        """
+        gone = set(roster.sites) - membership(self._home).roster.identities().keys()
+        if gone:
+            raise TrustError(
+                f"The run has sites that are not in the consortium's roster any more "
+                f"({', '.join(sorted(gone))}); start a new run without them."
+            )
 
     def _known_roster(self, header: Header) -> Roster | None:
         try:
@@ -273,7 +322,12 @@ class Participation:
             journal=Journal(folder),
             account=self._account(study, cohort, policy, data_set),
             member=self._member(header, study, policy),
-            answers=AnswerFiles(folder=folder / _ANSWERS, run=header.run, study_id=header.study_id),
+            answers=_NotedAnswers(
+                folder=folder / _ANSWERS,
+                run=header.run,
+                study_id=header.study_id,
+                note=self._note_work,
+            ),
             state=StateFile(file=folder / STATE, run=header.run, study_id=header.study_id),
             progress=self._progress,
         )
@@ -297,6 +351,7 @@ class Participation:
             roster = self._known_roster(header)
             if roster is None:
                 raise NotAllowedError("The sites of this run were not agreed on; start it anew.")
+            self._require_members(roster)
             identity = roster.identity(roster.index(self._name)).hex()
             return SecureMember(
                 self._folder(header) / SECURE,

@@ -8,8 +8,9 @@ from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 
 from wardround_client.flower.tasks import request_of
+from wardround_shared.agreement import require_plain
 from wardround_shared.audit_log import AuditLog, Told
-from wardround_shared.errors import WardroundError
+from wardround_shared.errors import RunError, WardroundError
 from wardround_shared.messages import (
     CLASS_COUNTS,
     EVALUATE,
@@ -20,7 +21,9 @@ from wardround_shared.messages import (
     read_header,
 )
 
-_AGAIN_SECONDS = 3600.0
+_AGAIN_SECONDS, _MOST_REFUSALS = 3600.0, 200
+"""The same refusal has one line an hour, and so many may be different: a server that asks for
+nonsense must not fill the disk."""
 
 _EVENTS = {
     CLASS_COUNTS: "answered",
@@ -32,8 +35,16 @@ _EVENTS = {
 """What is made of data, and what lays a sum open; the exchanges between are not told."""
 
 
-def recorded(app: ClientApp, file: Path) -> Callable[[str, RecordDict], RecordDict]:
-    """The app as a function of type and content, sums and refusals with a line in the log."""
+def recorded(
+    app: ClientApp, file: Path, *, worked: Callable[[], bool] = lambda: True
+) -> Callable[[str, RecordDict], RecordDict]:
+    """The app as a function of type and content, sums and refusals with a line in the log.
+
+    Args:
+        app: that answers.
+        file: the audit log.
+        worked: whether the last answer was formed anew, and did not come from the store.
+    """
     log = AuditLog(file)
     refusals = Refusals(log)
 
@@ -41,13 +52,20 @@ def recorded(app: ClientApp, file: Path) -> Callable[[str, RecordDict], RecordDi
         message, context = request_of(kind, content)
         header = None
         try:
-            header = read_header(content)
+            found = read_header(content)
+            require_plain(found)
+            header = found
             formed: RecordDict = app(message, context).content
         except WardroundError as error:
             refusals.note(kind, header, error)
             raise
+        except Exception as error:
+            refusals.note(kind, header, RunError(type(error).__name__))
+            raise
+        anew = worked() or kind == UNMASK
         if kind in _EVENTS:
-            log.append(_EVENTS[kind], question=_word(kind), run=header.run, round=header.round)
+            event = _EVENTS[kind] if anew else "repeated"
+            log.append(event, question=_word(kind), run=found.run, round=found.round)
         return formed
 
     return answer
@@ -59,15 +77,15 @@ class Refusals:
     def __init__(self, log: AuditLog, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
         self._clock = clock
-        self._last: tuple[object, ...] = ()
-        self._next = 0.0
+        self._noted: dict[tuple[object, ...], float] = {}
 
     def note(self, kind: str, header: Header | None, error: WardroundError) -> None:
-        """Note a refusal, unless it was noted just now."""
-        about = (kind, header, str(error))
-        if about == self._last and self._clock() < self._next:
+        """Note a refusal, unless it was noted within the hour, or so many others were."""
+        now, about = self._clock(), (kind, header, str(error))
+        self._noted = {k: at for k, at in self._noted.items() if now - at < _AGAIN_SECONDS}
+        if about in self._noted or len(self._noted) >= _MOST_REFUSALS:
             return
-        self._last, self._next = about, self._clock() + _AGAIN_SECONDS
+        self._noted[about] = now
         reason = error if error.may_leave_site else Told(type(error).__name__)
         if header is None:
             self._log.append("refused", question=_word(kind), reason=reason)

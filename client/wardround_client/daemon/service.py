@@ -17,8 +17,8 @@ from wardround_client.enrolment.joining import membership
 from wardround_client.ledger import Ledger
 from wardround_client.policy import load_policy
 from wardround_shared.audit_log import AuditLog
-from wardround_shared.flower import QUIET
-from wardround_shared.supervision import RENEW, Backoff, Child, Program, alone, free_port
+from wardround_shared.flower import QUIET, local_without_proxy
+from wardround_shared.supervision import RENEW, Backoff, Child, Program, alone
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ class Service:
         self._end = threading.Event()
         self._pause = Backoff()
         self._pair: tuple[Child, ...] = ()
+        self._listening: socket.socket | None = None
         self._pulse = Pulse(home.folder)
 
     def run(self) -> None:
@@ -53,6 +54,7 @@ class Service:
             RunError: another daemon serves this home.
         """
         os.umask(0o077)
+        os.environ.update(local_without_proxy(os.environ))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._end.set())
         with alone(self._home.folder):
@@ -88,7 +90,10 @@ class Service:
     def _start(self) -> None:
         settings = membership(self._home)
         ours, theirs = socket.socketpair()
-        port, token = free_port(), secrets.token_urlsafe(32)
+        token = secrets.token_urlsafe(32)
+        # Ours until both are ended, so that nobody else can open the port before the SuperNode.
+        listening = self._listening = socket.create_server(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
         with ours, theirs:
             node = Program(
                 name="supernode",
@@ -98,12 +103,12 @@ class Service:
                     "ca": str(self._home.authorities),
                     "node_key": str(self._home.keys.node),
                     "node_id": str(self._home.folder / "node.id"),
-                    "port": port,
+                    "listening": listening.fileno(),
                     "token": token,
                     "worker": ours.fileno(),
                 },
                 environment=QUIET,
-                descriptors=(ours.fileno(),),
+                descriptors=(ours.fileno(), listening.fileno()),
             )
             worker = Program(
                 name="worker",
@@ -125,6 +130,9 @@ class Service:
         for child in self._pair:
             child.wait_for_end()
         self._pair = ()
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
 
 
 def serve(home: SiteHome) -> None:

@@ -16,7 +16,7 @@ def main() -> None:
             ca=Path(settings["ca"]),
             node_key=Path(settings["node_key"]),
             node_id=Path(settings["node_id"]),
-            port=settings["port"],
+            listening=settings["listening"],
             token=settings["token"],
             worker=settings["worker"],
         )

@@ -4,6 +4,7 @@ One thread works, in the order of arrival; the caller waits a moment for the ans
 far it is otherwise.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,8 +28,8 @@ from wardround_shared.errors import ProtocolError
 Answerer = Callable[[str, RecordDict], RecordDict]
 """Type and content of a request -> content of its answer."""
 
-_WHOLE = 1000
-"""Progress is told in thousandths."""
+_BEAT_SECONDS = 5.0
+"""Between two signs of movement."""
 
 _REMEMBERED = 2
 """Answers kept in memory; older ones are on disk."""
@@ -42,7 +43,13 @@ class Tickets:
     """Requests in, answers out, one at a time."""
 
     def __init__(
-        self, answerer: Answerer, outbox: Outbox, *, site: str, hold: float = HOLD_SECONDS
+        self,
+        answerer: Answerer,
+        outbox: Outbox,
+        *,
+        site: str,
+        hold: float = HOLD_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Answer with `answerer`.
 
@@ -50,12 +57,15 @@ class Tickets:
             answerer: forms the answer to a request, and raises what goes wrong.
             outbox: keeps answers before they are sent.
             site: its name, for the log.
-            hold: seconds to wait for an answer before saying how far it is.
+            hold: seconds to wait for an answer before saying that it is at work.
+            clock: in seconds.
         """
         self._answerer = answerer
         self._outbox = outbox
         self._site = site
         self._hold = hold
+        self._clock = clock
+        self._beaten = clock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="work")
         self._jobs: OrderedDict[str, Future[RecordDict]] = OrderedDict()
         self._working = Working(stage="waiting", done=0, total=0)
@@ -63,11 +73,15 @@ class Tickets:
     def progress(self, stage: str, done: int, total: int) -> None:
         """Note how far the work is; from any thread.
 
-        The server learns the share that is done: numbers of steps would tell how many patients
-        a site has.
+        The server learns that something moves, every few seconds at most: numbers or shares of
+        steps would tell how many patients a site has.
         """
-        share = round(_WHOLE * done / total) if total else 0
-        self._working = Working(stage=stage, done=share, total=_WHOLE if total else 0)
+        now = self._clock()
+        if stage != self._working.stage:
+            self._working, self._beaten = Working(stage=stage, done=0, total=0), now
+        elif now - self._beaten >= _BEAT_SECONDS:
+            self._working = Working(stage=stage, done=self._working.done + 1, total=0)
+            self._beaten = now
 
     def answer(self, message: Message) -> RecordDict:
         """The answer to a message, or how far it is.
@@ -80,6 +94,11 @@ class Tickets:
         except ProtocolError as error:
             raise Refusal(str(error)) from error
         return carried(self._answer(ticket, message.metadata.message_type, content), ticket)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is work under way."""
+        return any(not job.done() for job in self._jobs.values())
 
     def close(self) -> None:
         """Wait for nothing: what is unfinished is done again after the next start."""

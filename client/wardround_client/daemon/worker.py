@@ -62,7 +62,7 @@ class Worker:
 
     @property
     def _tired(self) -> bool:
-        loaded = self._answerer is not None
+        loaded = self._answerer is not None and not self._tickets.busy
         return loaded and time.monotonic() - self._last > _TIRED_SECONDS
 
     def _answer(self, kind: str, content: RecordDict) -> RecordDict:

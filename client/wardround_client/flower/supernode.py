@@ -9,15 +9,18 @@ Flower's server takes the old connection for alive for a minute. Its local API a
 import functools
 import os
 import select
+import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import uvicorn
 
+from wardround_client.durable import replace
 from wardround_shared.flower import require_tested_flwr, with_token
 
 require_tested_flwr()
@@ -34,10 +37,13 @@ from flwr.proto.fleet_pb2 import (  # noqa: E402
 from flwr.supercore import heartbeat  # noqa: E402
 from flwr.supercore.object_store import ObjectStoreFactory  # noqa: E402
 from flwr.supercore.retry import http_retry  # noqa: E402
+from flwr.supercore.run import RunNotRunningException  # noqa: E402
 from flwr.supernode import fleet_http_connection, start_client_internal  # noqa: E402
 from flwr.supernode.fleet_http_client import FleetHttpClient  # noqa: E402
 from flwr.supernode.main import create_app  # noqa: E402
 from flwr.supernode.nodestate import NodeStateFactory  # noqa: E402
+
+T = TypeVar("T")
 
 _HEARTBEAT_SECONDS = 15
 """A node is taken for dead after two of them."""
@@ -58,7 +64,8 @@ class Connection:
         ca: PEM file of its issuer.
         node_key: OpenSSH private key that the server has admitted.
         node_id: file that remembers the id that the server gave.
-        port: of the local API on 127.0.0.1, for the worker, who knows `token`.
+        listening: file descriptor of a socket that listens on 127.0.0.1, for the local API; the
+            worker knows its port and `token`.
         worker: file descriptor of a socket to the worker: a byte each way says "look".
     """
 
@@ -66,7 +73,7 @@ class Connection:
     ca: Path
     node_key: Path
     node_id: Path
-    port: int
+    listening: int
     token: str
     worker: int
 
@@ -86,7 +93,6 @@ def connect(connection: Connection) -> None:
         insecure=False,
         authentication_keys=(private, private.public_key()),
         isolation=ISOLATION_MODE_PROCESS,
-        runtime_api_address=f"127.0.0.1:{connection.port}",
     )
 
 
@@ -100,6 +106,15 @@ def _patch(connection: Connection) -> None:
         pushing(**arguments)
 
     loop.time, loop._push_messages = pace, push  # noqa: SLF001
+    fetching = loop._pull_and_store_message  # noqa: SLF001
+
+    def fetch(**arguments: Any) -> int | None:
+        for name in ("pull_object", "confirm_message_received"):
+            arguments[name] = _or_failing(arguments[name])
+        message: int | None = fetching(**arguments)
+        return message
+
+    loop._pull_and_store_message = fetch  # noqa: SLF001
     # A request is announced before it is uploaded: its pieces are looked for soon, and for long.
     loop.pull_objects = functools.partial(
         loop.pull_objects,
@@ -114,6 +129,22 @@ def _patch(connection: Connection) -> None:
     retries.MAX_RETRY_DELAY = _LONGEST_RETRY_SECONDS
     connections: Any = fleet_http_connection
     connections.FleetHttpClient = _client_class(connection)
+
+
+def _or_failing(call: Callable[..., T]) -> Callable[..., T]:
+    """The call, with an error of the common kind where the run has ended meanwhile.
+
+    Flower forgets a message that it cannot fetch. When the run ends while it fetches, it does not:
+    it keeps a task without content, which the worker would wait for, and everything after it.
+    """
+
+    def called(*arguments: Any) -> T:
+        try:
+            return call(*arguments)
+        except RunNotRunningException as ended:
+            raise InterruptedError("its run has ended") from ended
+
+    return called
 
 
 class _Pace(SimpleNamespace):
@@ -147,13 +178,16 @@ def _client_class(connection: Connection) -> type[FleetHttpClient]:
         def ActivateNode(self, request: ActivateNodeRequest) -> ActivateNodeResponse:  # noqa: N802
             try:
                 answer = super().ActivateNode(request)
-            except httpx.HTTPStatusError:
+            except httpx.HTTPStatusError as refused:
                 if not connection.node_id.exists():
                     raise
                 old = int(connection.node_id.read_text())
-                self.DeactivateNode(DeactivateNodeRequest(node_id=old))
+                try:
+                    self.DeactivateNode(DeactivateNodeRequest(node_id=old))
+                except httpx.HTTPStatusError:
+                    raise refused from None  # the first word says why: not in the roster, say
                 answer = super().ActivateNode(request)
-            connection.node_id.write_text(str(answer.node_id))
+            replace(connection.node_id, [str(answer.node_id).encode()])
             return answer
 
     return Client
@@ -161,18 +195,12 @@ def _client_class(connection: Connection) -> type[FleetHttpClient]:
 
 def _serve_worker(connection: Connection, state: NodeStateFactory) -> None:
     """Flower's Runtime API for the worker, on a thread of this process."""
-    server = uvicorn.Server(
-        uvicorn.Config(
-            with_token(create_app(state_factory=state), connection.token),
-            host="127.0.0.1",
-            port=connection.port,
-            access_log=False,
-            log_level="warning",
-        )
-    )
-    thread = threading.Thread(target=server.run, daemon=True, name="runtime-api")
+    app = with_token(create_app(state_factory=state), connection.token)
+    server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="warning"))
+    sockets = [socket.socket(fileno=connection.listening)]
+    thread = threading.Thread(target=server.run, args=(sockets,), daemon=True, name="runtime-api")
     thread.start()
     while thread.is_alive() and not server.started:
         time.sleep(0.02)
     if not server.started:
-        raise SystemExit(f"The local port {connection.port} is taken; give another with --port.")
+        raise SystemExit("The local API of the SuperNode cannot be served.")

@@ -6,7 +6,7 @@ its work, nor the upload of its answer, nor its connection.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from flwr.app import RecordDict
@@ -29,11 +29,16 @@ PATIENCE_SECONDS = HOLD_SECONDS + 12.0
 """After so long without a word a site is asked for the answer again: the first word may be lost."""
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE, _SHARE = 0.04, 0.5, 0.05
+_UPLOAD = "upload of the answer"
+
 _LOOK_SECONDS = 2.0
 """How often nodes are looked at: one that has connected anew has lost what was on its way."""
 
-_SLOWEST_LINE = 16_000.0
+_SLOWEST_LINE = 100_000.0
 """Bytes a second that the slowest line carries: a large request has that much more time."""
+
+_MOST_STAGES, _MOST_CONNECTIONS, _MOST_LOSSES = 16, 8, 5
+"""What counts as movement in one exchange is bounded: a site that goes in circles is given up."""
 
 
 class Node(Protocol):
@@ -62,6 +67,10 @@ class Reply(Protocol):
     @property
     def failure(self) -> str:
         """Why there is none."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether it was lost on its way, and not refused: the site may still have it."""
 
 
 class Transport(Protocol):
@@ -96,8 +105,11 @@ class _Parcel:
     Attributes:
         moved: when something last moved.
         sent: when the last message was sent.
-        seen: what the node last said of its work, and pieces of its answer.
-        connected: since when the node had been connected then.
+        patience: seconds without a word after which the answer is asked for again.
+        connected: since when the node had been connected when the last message was sent.
+        furthest: how far the node has got in each stage of its work, and of the upload.
+        connections: at which times the node has connected anew.
+        losses: answers that were lost on their way.
     """
 
     node: int
@@ -107,7 +119,10 @@ class _Parcel:
     sent: float
     moved: float
     connected: str
-    seen: tuple[Working | None, int] = (None, 0)
+    patience: float = PATIENCE_SECONDS
+    furthest: dict[str, int] = field(default_factory=dict)
+    connections: set[str] = field(default_factory=set)
+    losses: int = 0
 
 
 class Delivery:
@@ -180,6 +195,7 @@ class Delivery:
             for answer in self._taken(parcels, group=group, deadline=deadline):
                 answered = self._clock()
                 yield answer
+                del answer  # before the next one is there: it may be as large as the model
             now = self._clock()
             if now - looked > _LOOK_SECONDS:
                 self._nodes, looked = self._transport.nodes(), now
@@ -236,11 +252,14 @@ class Delivery:
                 message_id = self._send(parcel, read, group=group, deadline=deadline)
                 parcels[message_id] = parcel
         for message_id, parcel in parcels.items():
-            self._saw(parcel, (parcel.seen[0], self._transport.pieces(message_id)))
+            self._saw(parcel, _UPLOAD, self._transport.pieces(message_id))
 
     def _read(self, parcel: _Parcel, reply: Reply) -> Answer | str:
         """The answer in a reply; where it is still to come, the type of the next message."""
         if reply.content is None:
+            parcel.losses += reply.lost
+            if reply.lost and parcel.losses <= _MOST_LOSSES:
+                return COLLECT  # the site still has it
             return Answer(node_id=parcel.node, content=None, failure=reply.failure)
         try:
             _, content = opened(reply.content)
@@ -252,12 +271,18 @@ class Delivery:
         if working is None:
             return Answer(node_id=parcel.node, content=content)
         self._progress(parcel.node, working)
-        self._saw(parcel, (working, 0))
+        self._saw(parcel, working.stage, working.done)
         return COLLECT
 
-    def _saw(self, parcel: _Parcel, seen: tuple[Working | None, int]) -> None:
-        if seen != parcel.seen:
-            parcel.seen, parcel.moved = seen, max(parcel.moved, self._clock())
+    def _saw(self, parcel: _Parcel, stage: str, done: int) -> None:
+        """Note how far a node is; further than ever before counts as movement."""
+        known = parcel.furthest.get(stage, -1 if stage != _UPLOAD else 0)
+        if done > known and (stage in parcel.furthest or len(parcel.furthest) < _MOST_STAGES):
+            parcel.furthest[stage] = done
+            self._moved(parcel)
+
+    def _moved(self, parcel: _Parcel) -> None:
+        parcel.moved = max(parcel.moved, self._clock())
 
     def _send(self, parcel: _Parcel, kind: str, *, group: str, deadline: float) -> str:
         """Send a parcel's request, or ask for its answer; returns the id of the message."""
@@ -276,9 +301,15 @@ class Delivery:
             state = self._nodes.get(parcel.node)
             if state is None or not state.online:
                 continue
+            anew = state.activated != parcel.connected
+            if anew and len(parcel.connections) < _MOST_CONNECTIONS:
+                parcel.connections.add(state.activated)
+                self._moved(parcel)
             quiet = now - max(parcel.sent + _seconds_for(parcel.content), parcel.moved)
-            if state.activated == parcel.connected and quiet < PATIENCE_SECONDS:
+            if not anew and quiet < parcel.patience:
                 continue
+            if not anew:
+                parcel.patience *= 2  # a slow line has the more time, the longer it takes
             self._transport.forget(message_id)
             del parcels[message_id]
             asked = self._send(parcel, COLLECT, group=group, deadline=deadline)

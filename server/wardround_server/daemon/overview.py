@@ -99,7 +99,8 @@ def _run(run: dict[str, Any]) -> list[Text | Table]:
     waiting = table("waited for", "site", "why", "progress", "since")
     for site, why in said.get("waiting_for", {}).items():
         at = said.get("sites", {}).get(site, {})
-        progress = f"{at['stage']} {at['done']}/{at['total']}" if at.get("total") else ""
+        # Since when it has moved: a site does not tell how much of its work is done.
+        progress = f"{at['stage']}, moved {_ago(at['since'])} ago" if at else ""
         add_row(waiting, site, why, progress, _ago(said.get("since", "")))
     for site, one in said.get("missing", {}).items():
         if site not in said.get("waiting_for", {}):

@@ -34,7 +34,7 @@ from wardround_server.run_folder import SUMMARY, RunFolder
 from wardround_shared import __version__
 from wardround_shared.agreement import Offer
 from wardround_shared.audit_log import AuditLog
-from wardround_shared.errors import RunError, StoppedError, WardroundError
+from wardround_shared.errors import StoppedError, WardroundError
 from wardround_shared.messages import Header
 from wardround_shared.secure_aggregation.roster import Roster
 from wardround_shared.study import study_text
@@ -249,7 +249,8 @@ def _task_of(operator: Operator, run_id: int) -> str:
         if found[0] == run_id:
             return found[1]
         operator.finish(found[1], status="failed", details="left behind")
-    raise RunError("Flower has not made a task for the run; try again.")
+    msg = "Flower has not made a task for the run"
+    raise RuntimeError(msg)  # none of ours: the run is taken up again
 
 
 @contextmanager

@@ -7,7 +7,6 @@ ask for something, and what was asked for while it was down is done when it is u
 import fcntl
 import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from wardround_server.run_folder import STUDY, SUMMARY, RunFolder
+from wardround_shared.agreement import RUN_NAME
 from wardround_shared.errors import RunFolderError
 from wardround_shared.study import Study, load_study, study_text
 
@@ -24,8 +24,6 @@ STATUS = "status.json"
 """What a runner says of itself while it is at work; for people and metrics, and never read back."""
 
 State = Literal["submitted", "running", "stopped", "finished", "failed"]
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +76,7 @@ class Runs:
             RunFolderError: the name is taken or none, or the folder cannot be made.
         """
         name = self._free_name(study.study.name, now) if name is None else name
-        if not _NAME.fullmatch(name):
+        if not RUN_NAME.fullmatch(name):
             raise RunFolderError(
                 f"{name[:80]!r} cannot be the name of a run; take lower-case letters, digits and "
                 "hyphens, 80 at most."
@@ -120,6 +118,8 @@ class Runs:
         """
         file = self.folder / name / RECORD
         try:
+            if not RUN_NAME.fullmatch(name):
+                raise FileNotFoundError(name)  # nor a path that leads to one
             content = json.loads(file.read_text(encoding="utf-8"))
             return RunRecord(**content | {"sites": tuple(content["sites"])})
         except FileNotFoundError as error:

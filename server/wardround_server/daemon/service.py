@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -25,8 +26,8 @@ from wardround_server.enrolment.renewal import certificate_facts
 from wardround_server.enrolment.rosters import node_keys
 from wardround_server.flower.control import Door, NodeState, Operator
 from wardround_shared.audit_log import AuditLog
-from wardround_shared.flower import QUIET
-from wardround_shared.supervision import Backoff, Child, Program, alone, free_port
+from wardround_shared.flower import QUIET, local_without_proxy
+from wardround_shared.supervision import Backoff, Child, Program, alone
 from wardround_shared.times import utc_now
 
 _log = logging.getLogger(__name__)
@@ -45,7 +46,9 @@ class Service:
         self._runs = Runs(home.runs)
         self._settings = home.settings()
         self._audit = AuditLog(home.audit_log)
-        self._door = Door(port=free_port(), token=secrets.token_urlsafe(32))
+        # Ours for as long as the daemon lives, so that nobody else can open it in a pause.
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._door = Door(port=self._listening.getsockname()[1], token=secrets.token_urlsafe(32))
         self._end = threading.Event()
         self._superlink: Child | None = None
         self._superlink_pause = Backoff()
@@ -64,6 +67,7 @@ class Service:
             RunError: another daemon serves this home.
         """
         os.umask(0o077)
+        os.environ.update(local_without_proxy(os.environ))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._end.set())
         with alone(self._home.folder):
@@ -94,6 +98,7 @@ class Service:
             self._superlink.ask_to_end()
             self._superlink.wait_for_end()
             self._superlink = None
+        self._listening.close()
 
     @property
     def serving(self) -> bool:
@@ -172,14 +177,16 @@ class Service:
             settings={
                 "host": listen.host,
                 "port": listen.port,
-                "local_port": self._door.port,
+                "local": self._listening.fileno(),
                 "token": self._door.token,
                 "certificate": str(home.certificate),
                 "key": str(home.certificate_key),
                 "ca": str(home.authorities),
                 "database": str(home.state),
+                "home": str(home.folder),
             },
             environment=QUIET,
+            descriptors=(self._listening.fileno(),),
         )
 
     # --- who may connect ---------------------------------------------------------------------

@@ -8,17 +8,21 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
+
+import httpx
 
 from wardround_server.flower.control import Door, NodeState, runtime_client
 from wardround_shared.flower import require_tested_flwr
+from wardround_shared.packing import data_size
 
 require_tested_flwr()
 
-from flwr.app import Array, Message, RecordDict  # noqa: E402
+from flwr.app import Array, ArrayRecord, Message, RecordDict  # noqa: E402
 from flwr.app.message import make_message, remove_content_from_message  # noqa: E402
 from flwr.app.message.arraychunk import ArrayChunk  # noqa: E402
 from flwr.app.metadata import Metadata  # noqa: E402
-from flwr.common.constant import SUPERLINK_NODE_ID  # noqa: E402
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode  # noqa: E402
 from flwr.common.serde import message_to_proto, run_from_proto  # noqa: E402
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree  # noqa: E402
 from flwr.proto.runtime_pb2 import (  # noqa: E402
@@ -53,13 +57,21 @@ from flwr.superlink.grid.http_grid import HttpGrid  # noqa: E402
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """A whole answer to one message: content, or why there is none."""
+    """A whole answer to one message: content, or why there is none.
+
+    Attributes:
+        lost: whether it was lost on its way, and not refused by the site.
+    """
 
     message_id: str
     node_id: int
     content: RecordDict | None
     failure: str = ""
+    lost: bool = False
 
+
+_DECENT_BYTES = 64 * 1024 * 1024
+"""An answer may have so many bytes, or twice those of the largest request, if that is more."""
 
 _SMALL = 8
 """Pieces of a reply that is kept as it comes."""
@@ -100,6 +112,7 @@ class RunGrid:
         self._grid = _TaskGrid(door, token)
         self._runtime = self._grid._runtime_client  # noqa: SLF001 - this is the adapter
         self._arriving: dict[str, _Arriving] = {}
+        self._largest = _DECENT_BYTES
         self._heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(self._runtime))
         self._heartbeat.start()
         run = run_from_proto(self._runtime.PullTaskInput(PullTaskInputRequest()).run)
@@ -131,6 +144,8 @@ class RunGrid:
 
         Arrays that several contents share are uploaded once.
         """
+        sent = max((data_size(content) for _, _, content in requests), default=0)
+        self._largest = max(self._largest, 2 * sent)
         messages = [
             _message(self.run_id, node, kind, content, group=group, ttl=ttl)
             for node, kind, content in requests
@@ -182,6 +197,14 @@ class RunGrid:
             except ObjectPullError:
                 self._arriving.pop(reply_to, None)
                 failure = "the upload was broken off"
+                yield Reply(
+                    message_id=reply_to, node_id=0, content=None, failure=failure, lost=True
+                )
+            except httpx.HTTPError:
+                raise
+            except Exception:  # noqa: BLE001 - a site can send anything
+                # That must not end the run of the others.
+                failure = "the answer is malformed"
                 yield Reply(message_id=reply_to, node_id=0, content=None, failure=failure)
 
     def pieces(self, message_id: str) -> int:
@@ -215,13 +238,16 @@ class RunGrid:
                 node=self._grid.node, run_id=self.run_id, message_object_id=root
             )
         )
-        assert isinstance(message, Message)
+        if not isinstance(message, Message):
+            raise TypeError(type(message).__name__)
         failed = message.has_error()
+        refused = failed and message.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
         return Reply(
             message_id=reply_to,
             node_id=message.metadata.src_node_id,
             content=None if failed else message.content,
             failure=(message.error.reason or f"error {message.error.code}") if failed else "",
+            lost=failed and not refused,
         )
 
     def _inflated(self, name: str, known: Mapping[str, bytes]) -> InflatableObject:
@@ -231,6 +257,11 @@ class RunGrid:
         if kind == Array.__qualname__:
             return self._array(content, children, known)
         parts = {child: self._inflated(child, known) for child in children}
+        if kind == ArrayRecord.__qualname__:
+            record = ArrayRecord()  # which copies what it is made with
+            for key, child in json.loads(get_object_body(content, ArrayRecord)).items():
+                record[key] = cast("Array", parts[child])
+            return record
         return inflatable_class_registry[kind].inflate(content, parts)
 
     def _array(self, content: bytes, children: Sequence[str], known: Mapping[str, bytes]) -> Array:
@@ -240,6 +271,9 @@ class RunGrid:
         data = bytearray()
         for place in about["arraychunk_ids"]:
             piece = children[place]
+            if len(data) > self._largest:
+                msg = "an answer that is far larger than any request"
+                raise ValueError(msg)
             data += get_object_body(known.get(piece) or self._pull(piece), ArrayChunk)
         array.__dict__["data"] = data
         return array

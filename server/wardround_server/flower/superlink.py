@@ -10,9 +10,12 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from base64 import b64decode
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +33,31 @@ from wardround_shared.flower import (
 
 require_tested_flwr()
 
-from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE  # noqa: E402
+from flwr.common.constant import (  # noqa: E402
+    ISOLATION_MODE_PROCESS,
+    SYSTEM_TIME_TOLERANCE,
+    TIMESTAMP_HEADER,
+    TIMESTAMP_TOLERANCE,
+    TRANSPORT_TYPE_GRPC_RERE,
+)
 from flwr.supercore import sql_mixin as sql  # noqa: E402
+from flwr.supercore.constant import (  # noqa: E402
+    FLEET_HTTP_PUBLIC_KEY_HEADER,
+    FLEET_HTTP_SIGNATURE_HEADER,
+)
+from flwr.supercore.date import now  # noqa: E402
+from flwr.supercore.error import ApiErrorCode, FlowerError  # noqa: E402
+from flwr.supercore.primitives.asymmetric import (  # noqa: E402
+    bytes_to_public_key,
+    verify_signature,
+)
 from flwr.superlink import main as flower_app  # noqa: E402
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan  # noqa: E402
 from flwr.superlink.config_loader import (  # noqa: E402
     SuperLinkLifespanConfig,
     load_control_authn_plugin,
 )
+from flwr.superlink.servicer.fleet import fleet_handlers  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 
 _FLEET = "/v1/fleet/"
@@ -46,6 +66,9 @@ _PRAGMAS = (("cache_size", "-4000"), ("mmap_size", "0"), ("busy_timeout", "60000
 
 To announce one takes seconds in one transaction, for which the others have to wait.
 """
+
+_MOST_CONNECTIONS = 400
+"""Connections at a time; beyond, the next is told to come again."""
 
 _RELOAD_SECONDS = 5.0
 """How often the certificate's file is looked at: a renewed one is taken without a restart."""
@@ -57,7 +80,9 @@ class Doors:
 
     Attributes:
         host, port: public; Fleet API with TLS.
-        local_port: on 127.0.0.1; all APIs, for holders of `token`.
+        local: file descriptor of a socket that listens on 127.0.0.1, made by who gives it out: a
+            port that is chosen first and opened later could be somebody else's by then. All APIs,
+            for holders of `token`.
         certificate, key: PEM files of the server.
         ca: PEM file of its issuer.
         database: SQLite file; made if it is not there.
@@ -65,7 +90,7 @@ class Doors:
 
     host: str
     port: int
-    local_port: int
+    local: int
     token: str
     certificate: Path
     key: Path
@@ -82,15 +107,76 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(doors: Doors) -> None:
-    """Serve until SIGTERM or SIGINT."""
+def serve(doors: Doors, *, stranger: Callable[[bytes], None] = lambda _key: None) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        doors: where.
+        stranger: is told the key (PEM) of a node that is refused, since nobody has registered it.
+    """
+    _tell_of_strangers(stranger)
+    _only_for_themselves()
     asyncio.run(_serve(doors))
+
+
+def _registered(app: Any) -> Callable[[Mapping[bytes, bytes]], bool]:
+    """Whether the headers of a request are signed by a node that is registered, as of now."""
+
+    def registered(headers: Mapping[bytes, bytes]) -> bool:
+        try:
+            key, signature = (
+                b64decode(headers[name.lower().encode()], validate=True)
+                for name in (FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER)
+            )
+            stamp = headers[TIMESTAMP_HEADER.lower().encode()]
+            age = (now() - datetime.fromisoformat(stamp.decode("ascii"))).total_seconds()
+            if not -SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE:
+                return False
+            state = app.state.linkstate_factory.state()
+            return state.get_node_id_by_public_key(key) is not None and verify_signature(
+                bytes_to_public_key(key), stamp, signature
+            )
+        except (KeyError, ValueError, TypeError):
+            return False
+
+    return registered
+
+
+def _only_for_themselves() -> None:
+    """Nodes hand in replies, and in their own name: Flower looks who sends, not who it says."""
+    handlers: Any = fleet_handlers
+    pushing = handlers.push_messages
+
+    def pushed(request: Any, state: Any) -> Any:
+        for message in request.messages_list:
+            about = message.metadata
+            if about.src_node_id != request.node.node_id or not about.reply_to_message_id:
+                raise FlowerError(
+                    ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED,
+                    f"node {request.node.node_id} speaks in the name of another",
+                )
+        return pushing(request=request, state=state)
+
+    handlers.push_messages = pushed
+
+
+def _tell_of_strangers(stranger: Callable[[bytes], None]) -> None:
+    handlers: Any = fleet_handlers
+    activate = handlers.activate_node
+
+    def told(request: Any, state: Any) -> Any:
+        if state.get_node_id_by_public_key(request.public_key) is None:
+            stranger(bytes(request.public_key))
+        return activate(request=request, state=state)
+
+    handlers.activate_node = told
 
 
 async def _serve(doors: Doors) -> None:
     app = _app(doors)
     public = uvicorn.Config(
-        only_below(app, _FLEET),
+        only_below(app, _FLEET, known=_registered(app)),
+        limit_concurrency=_MOST_CONNECTIONS,
         host=doors.host,
         port=doors.port,
         ssl_certfile=doors.certificate,
@@ -102,8 +188,6 @@ async def _serve(doors: Doors) -> None:
     )
     local = uvicorn.Config(
         with_token(app, doors.token),
-        host="127.0.0.1",
-        port=doors.local_port,
         access_log=False,
         log_level=logging.WARNING,
     )
@@ -111,6 +195,7 @@ async def _serve(doors: Doors) -> None:
     assert public.ssl is not None
     public.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     servers = [_Server(local), _Server(public)]
+    sockets = [[socket.socket(fileno=doors.local)], None]
     loop = asyncio.get_running_loop()
 
     def end() -> None:
@@ -120,7 +205,9 @@ async def _serve(doors: Doors) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     async with _reloading(public.ssl, doors):
-        await asyncio.gather(*(server.serve() for server in servers))
+        await asyncio.gather(
+            *(server.serve(where) for server, where in zip(servers, sockets, strict=True))
+        )
 
 
 class _Below:

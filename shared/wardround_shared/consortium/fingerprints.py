@@ -63,8 +63,8 @@ def require_same(spoken: str, computed: str, *, of: str) -> None:
         )
     if not hmac.compare_digest(digits, _bare(computed)):
         raise TrustError(
-            f"{of}: its fingerprint is {computed}, which is not the one that was read to you; the "
-            "file was changed on its way, or is another one, and must not be used."
+            f"{of}: its fingerprint is not the one that was read to you; the file was changed on "
+            "its way, or is another one, and must not be used."
         )
 
 
