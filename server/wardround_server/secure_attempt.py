@@ -194,7 +194,7 @@ class Attempt:
             answered = len(self._server.unmasked)
             if answered >= self._server.threshold:
                 return self._server.close_round()
-            refusals.update(refused)
+            refusals.update(refused.keys())
             for_good = [site for site, times in refusals.items() if times >= MOST_REFUSALS]
             if len(self._server.confirmed) - len(for_good) < self._server.threshold:
                 why = "; ".join(f"{site}: {refused.get(site, 'refused')}" for site in for_good)

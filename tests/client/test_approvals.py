@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -229,6 +230,65 @@ def test_a_crash_while_a_decision_is_written_leaves_the_one_before(offered, monk
         offered.refuse(ID)
     assert not type(caught.value).may_leave_site
     assert offered.require_approved(ID)[1] == "ecg"
+
+
+# --- one run ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def approved(offered):
+    offered.approve(ID, data_set="clinic")
+    return offered
+
+
+def test_an_approval_is_used_once_and_stays_with_its_run(approved, folder):
+    assert approved.used_for(ID) is None
+    approved.require_run(ID, "run-1")
+    approved.require_run(ID, "run-2")
+    approved.use_for(ID, "run-1")
+    for seen in (approved, Approvals(folder)):
+        seen.use_for(ID, "run-1")
+        assert seen.used_for(ID) == "run-1"
+        for refused in (seen.use_for, seen.require_run):
+            with pytest.raises(NotAllowedError, match="was for one run, and another has used it"):
+                refused(ID, "run-2")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_new_decision_is_about_a_further_run(approved, again):
+    approved.use_for(ID, "run-1")
+    approved.refuse(ID)
+    if again:
+        approved.approve(ID, data_set="clinic")
+    assert approved.used_for(ID) is None
+    approved.use_for(ID, "run-2")
+    with pytest.raises(NotAllowedError):
+        approved.use_for(ID, "run-1")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", "{}", '"run-2"'])
+def test_what_it_was_used_for_cannot_be_lost_by_damage(approved, folder, text):
+    approved.use_for(ID, "run-1")
+    (folder / ID / "run.json").write_text(text)
+    for refused in (approved.use_for, approved.require_run):
+        with pytest.raises(NotAllowedError, match=r"is not what was offered|was changed"):
+            refused(ID, "run-2")
+
+
+def test_of_two_runs_at_once_one_has_the_approval(approved, folder):
+    with ThreadPoolExecutor(8) as pool:
+        runs = [f"run-{number}" for number in range(8)]
+        kept = list(pool.map(lambda run: used(Approvals(folder), run), runs))
+    assert kept.count(True) == 1
+    assert approved.used_for(ID) == runs[kept.index(True)]
+
+
+def used(approvals, run):
+    try:
+        approvals.use_for(ID, run)
+    except NotAllowedError:
+        return False
+    return True
 
 
 # --- offers ------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from wardround_shared.agreement import (
     read_agreed,
     read_offer,
     read_terms,
+    require_plain,
     require_same_release,
     with_offer,
     with_terms,
@@ -74,6 +75,26 @@ def test_a_text_without_end_is_refused(name):
     offer = Offer(**{"study": "s", "roster": "r", name: "x" * 1_000_001})
     with pytest.raises(ProtocolError, match="too long"):
         read_offer(with_offer(RecordDict(), offer))
+
+
+@pytest.mark.parametrize("run", ["a", "run-1", "0", "a" * 80, "small-20260301-123015-2"])
+@pytest.mark.parametrize("number", [0, 1, 2**31 - 1])
+def test_a_header_of_plain_words_is_taken(run, number):
+    require_plain(Header(study_id="ab" * 32, run=run, round=number))
+
+
+@pytest.mark.parametrize(
+    ("run", "number"),
+    [(run, 0) for run in ("", "-a", "A", "a b", "a\n", "a/b", "..", "ä", "a" * 81, "٣", "a\0")]
+    + [("run-1", number) for number in (-1, 2**31, 2**62)],
+)
+def test_any_other_header_is_refused_without_its_words(run, number):
+    with pytest.raises(
+        ProtocolError, match="malformed: its run has a name, or its round"
+    ) as raised:
+        require_plain(Header(study_id="ab" * 32, run=run, round=number))
+    assert "/" not in str(raised.value)
+    assert len(str(raised.value)) < 120
 
 
 def test_patches_of_one_release_work_together_and_other_releases_do_not():

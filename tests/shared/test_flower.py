@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import functools
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ from wardround_shared.flower import (
     LARGEST_BODY,
     TESTED,
     Token,
+    local_without_proxy,
     only_below,
     require_tested_flwr,
     with_token,
@@ -145,6 +147,133 @@ def test_a_body_whose_length_is_not_known_or_too_large_is_not_read(headers):
 def test_a_body_of_the_largest_size_is_read():
     length = str(LARGEST_BODY).encode()
     assert asking(headers=[(b"content-length", length)]) == (200, ["http"])
+
+
+SMALL = 64 * 1024
+
+
+def sized(length):
+    return [(b"content-length", str(length).encode()), (b"who", b"somebody")]
+
+
+def test_who_is_not_known_sends_little():
+    asked = []
+
+    def unknown(headers):
+        asked.append(dict(headers))
+        return False
+
+    for length, expected in ((SMALL, (200, ["http"])), (SMALL + 1, (401, []))):
+        app = App()
+        status = call(lambda a: only_below(a, FLEET, known=unknown), app, headers=sized(length))
+        assert (status, app.entered) == expected
+    assert asked == [dict(sized(SMALL + 1))], "its headers say who it is"
+
+
+def test_what_is_too_large_or_elsewhere_is_refused_before_it_is_asked_who_sends_it():
+    def asked(_):
+        raise AssertionError
+
+    for path, length, status in (("/x", SMALL + 1, 404), ("/v1/fleet/x", LARGEST_BODY + 1, 413)):
+        headers = sized(length)
+        guard = functools.partial(only_below, prefix=FLEET, known=asked)
+        assert call(guard, App(), path=path, headers=headers) == status
+
+
+def requests(guarded, count, *, length, receive):
+    """So many requests at a time, each with its own end of the connection."""
+
+    async def send(_):
+        pass
+
+    scope = {"type": "http", "path": "/v1/fleet/push", "headers": sized(length)}
+    return [asyncio.create_task(guarded(scope, receive, send)) for _ in range(count)]
+
+
+@pytest.mark.parametrize(("length", "inside"), [(SMALL + 1, 32), (SMALL, 100)])
+def test_so_many_large_bodies_are_read_at_a_time(length, inside):
+    async def run():
+        most, now, open_now = 0, 0, asyncio.Event()
+
+        async def app(scope, receive, send):
+            nonlocal most, now
+            now += 1
+            most = max(most, now)
+            await open_now.wait()
+            now -= 1
+
+        async def receive():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        tasks = requests(only_below(app, FLEET), 100, length=length, receive=receive)
+        await asyncio.sleep(0.05)
+        assert (now, most) == (inside, inside)
+        open_now.set()
+        await asyncio.gather(*tasks)
+        assert (now, most) == (0, inside)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("length", [100, SMALL + 1])
+@pytest.mark.parametrize("pieces", [0, 1, 3])
+def test_a_body_that_comes_no_further_ends(monkeypatch, length, pieces):
+    monkeypatch.setattr(flower, "_PATIENCE_SECONDS", 0.05)
+
+    async def run():
+        left, heard = pieces, []
+
+        async def receive():
+            nonlocal left
+            if not left:
+                await asyncio.Event().wait()
+            left -= 1
+            return {"type": "http.request", "body": b"x", "more_body": True}
+
+        async def app(scope, receive, send):
+            while not heard or heard[-1] == "http.request":
+                heard.append((await receive())["type"])
+
+        (task,) = requests(only_below(app, FLEET), 1, length=length, receive=receive)
+        await asyncio.wait_for(task, 10)
+        assert heard == ["http.request"] * pieces + ["http.disconnect"]
+
+    asyncio.run(run())
+
+
+def test_an_answer_may_take_longer_than_a_body(monkeypatch):
+    """The app listens for the end of the connection while it works."""
+    monkeypatch.setattr(flower, "_PATIENCE_SECONDS", 0.05)
+
+    async def run():
+        events = [{"type": "http.request", "body": b"x", "more_body": False}]
+
+        async def receive():
+            if not events:
+                await asyncio.Event().wait()
+            return events.pop()
+
+        async def app(scope, receive, send):
+            await receive()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(receive(), 0.3)
+
+        await requests(only_below(app, FLEET), 1, length=100, receive=receive)[0]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("known", "names"),
+    [
+        ({}, "127.0.0.1,localhost"),
+        ({"NO_PROXY": "intranet"}, "intranet,127.0.0.1,localhost"),
+        ({"no_proxy": "a", "NO_PROXY": "b"}, "a,127.0.0.1,localhost"),
+        ({"NO_PROXY": "*"}, "*,127.0.0.1,localhost"),
+    ],
+)
+def test_a_proxy_is_not_asked_for_this_machine(known, names):
+    assert local_without_proxy(known) == {"NO_PROXY": names, "no_proxy": names}
 
 
 def test_a_client_of_ours_says_its_token_on_each_request():

@@ -7,6 +7,7 @@ people type; what they print is checked by the tests of the commands.
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -46,6 +47,10 @@ SUPERLINK = "wardround_server.daemon.superlink"
 RUNNER = "wardround_server.daemon.runner"
 SUPERNODE = "wardround_client.daemon.supernode"
 WORKER = "wardround_client.daemon.worker"
+
+# A test run that is killed runs no finalizer.
+WITH_US = ("setpriv", "--pdeathsig", "TERM") if shutil.which("setpriv") else ()
+"""Before a command: it is asked to end when this process is gone, however that happens."""
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
@@ -143,7 +148,7 @@ class Daemon:
         inherited = {k: v for k, v in os.environ.items() if k.lower() not in PROXIES}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self.prefix, *self._arguments],
+                [*WITH_US, *self.prefix, *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

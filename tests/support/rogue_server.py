@@ -3,6 +3,7 @@
 import io
 import os
 import secrets
+import socket
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from wardround_shared.flower import QUIET
 os.environ.update(QUIET)  # before flwr is imported
 
 import httpx
-from daemons import SUPERLINK, Hospital, Server, until, unused_port
+from daemons import SUPERLINK, Hospital, Server, until
 from flwr.app import RecordDict
 
 from wardround_server.daemon.delivery import Delivery
@@ -47,28 +48,32 @@ class RogueServer:
         """
         self._sites = server.files
         files = files or server.files
-        self._door = Door(port=unused_port(), token=secrets.token_urlsafe(32))
+        listening = socket.create_server(("127.0.0.1", 0))
+        self._door = Door(port=listening.getsockname()[1], token=secrets.token_urlsafe(32))
         files.state.parent.mkdir(mode=0o700, exist_ok=True)
-        self._child = Child(
-            Program(
-                name="superlink",
-                module=SUPERLINK,
-                settings={
-                    "host": "127.0.0.1",
-                    "port": server.port,
-                    "local_port": self._door.port,
-                    "token": self._door.token,
-                    "certificate": str(files.certificate),
-                    "key": str(files.certificate_key),
-                    "ca": str(files.authorities),
-                    "database": ":flwr-in-memory:",
-                    "home": str(files.folder),
-                },
-                environment=QUIET,
-            )
-        )
+        with listening:
+            self._child = Child(self._program(server, files, listening.fileno()))
         self._grid: RunGrid | None = None
         self.operator = Operator(self._door)
+
+    def _program(self, server: Server, files: ServerHome, listening: int) -> Program:
+        return Program(
+            name="superlink",
+            module=SUPERLINK,
+            settings={
+                "host": "127.0.0.1",
+                "port": server.port,
+                "local": listening,
+                "token": self._door.token,
+                "certificate": str(files.certificate),
+                "key": str(files.certificate_key),
+                "ca": str(files.authorities),
+                "database": ":flwr-in-memory:",
+                "home": str(files.folder),
+            },
+            environment=QUIET,
+            descriptors=(listening,),
+        )
 
     def open(self) -> None:
         """Let all sites of the roster connect."""

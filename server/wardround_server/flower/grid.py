@@ -113,6 +113,7 @@ class RunGrid:
         self._runtime = self._grid._runtime_client  # noqa: SLF001 - this is the adapter
         self._arriving: dict[str, _Arriving] = {}
         self._largest = _DECENT_BYTES
+        self._taken = 0
         self._heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(self._runtime))
         self._heartbeat.start()
         run = run_from_proto(self._runtime.PullTaskInput(PullTaskInputRequest()).run)
@@ -232,6 +233,7 @@ class RunGrid:
 
     def _whole(self, reply_to: str, arriving: _Arriving) -> Reply:
         root = arriving.tree.object_id
+        self._taken = 0
         message = self._inflated(root, arriving.contents)
         self._runtime.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(
@@ -252,7 +254,7 @@ class RunGrid:
 
     def _inflated(self, name: str, known: Mapping[str, bytes]) -> InflatableObject:
         """An object with all that is in it; of a large array one piece at a time is pulled."""
-        content = known.get(name) or self._pull(name)
+        content = self._content(name, known)
         kind, children, _ = get_object_head_values_from_object_content(content)
         if kind == Array.__qualname__:
             return self._array(content, children, known)
@@ -270,13 +272,18 @@ class RunGrid:
         array = Array(about["dtype"], tuple(about["shape"]), about["stype"], b"")
         data = bytearray()
         for place in about["arraychunk_ids"]:
-            piece = children[place]
-            if len(data) > self._largest:
-                msg = "an answer that is far larger than any request"
-                raise ValueError(msg)
-            data += get_object_body(known.get(piece) or self._pull(piece), ArrayChunk)
+            data += get_object_body(self._content(children[place], known), ArrayChunk)
         array.__dict__["data"] = data
         return array
+
+    def _content(self, name: str, known: Mapping[str, bytes]) -> bytes:
+        """An object of the reply in hand; counted, so that they are not without end."""
+        content = known.get(name) or self._pull(name)
+        self._taken += len(content)
+        if self._taken > self._largest:
+            msg = "an answer that is far larger than any request"
+            raise ValueError(msg)
+        return content
 
     def _pull(self, piece: str) -> bytes:
         pull = make_pull_object_fn_protobuf(self._runtime.PullObject, self._grid.node, self.run_id)

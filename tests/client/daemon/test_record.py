@@ -132,5 +132,9 @@ def test_whatever_goes_wrong_leaves_a_line_that_names_no_patient(scene, error):
     with pytest.raises(type(error)):
         scene.answer(TRAIN, header_record(HEADER))
     (line,) = scene.lines()
-    assert (line["event"], line["run"], line["reason"]) == ("refused", "run-1", type(error).__name__)
+    assert (line["event"], line["run"], line["reason"]) == (
+        "refused",
+        "run-1",
+        type(error).__name__,
+    )
     assert "mueller" not in scene.file.read_text()

@@ -3,13 +3,17 @@
 import json
 import os
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import httpx
 import pytest
 from consortia import Consortium
 from scripted_clock import ScriptedClock
 
 from wardround_client.daemon import service as module
 from wardround_client.daemon.service import Service
+from wardround_client.flower.tasks import Tasks
 from wardround_shared.audit_log import verify
 from wardround_shared.errors import EnrolmentError, LedgerError, PolicyError, RunError
 from wardround_shared.supervision import RENEW, Backoff, alone
@@ -149,6 +153,39 @@ def test_the_end_of_the_daemon_ends_both(scene):
     scene.service._close()
     assert all(child.asked for child in scene.children)
     assert scene.service._pair == ()
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_a_proxy_is_told_no_token(scene, monkeypatch, name):
+    """A hospital's proxy is for the way to the other side, never for this machine."""
+    told = []
+
+    class Listening(BaseHTTPRequestHandler):
+        def do_POST(self):
+            told.append((self.server, self.headers["x-wardround-token"]))
+            self.send_response(503)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    servers = [HTTPServer(("127.0.0.1", 0), Listening) for _ in range(2)]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    proxy, ours = servers
+    for variable in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(variable, "")
+    monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.server_port}")
+    with alone(scene.home.folder), pytest.raises(RunError):
+        scene.service.run()  # which sets what its children inherit
+    try:
+        with pytest.raises(httpx.HTTPError):
+            Tasks(port=ours.server_port, token="secret").take()
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+    assert told == [(ours, "secret")]
 
 
 def test_a_second_daemon_is_refused(scene):

@@ -200,6 +200,33 @@ def test_requests_are_worked_on_one_after_the_other(site):
     assert [kind for kind, _ in site.work.done] == [TRAIN, "evaluate"]
 
 
+def test_whether_it_is_at_work_is_known(site):
+    """A worker that is at work does not end for want of requests."""
+    assert not site.tickets.busy
+    ticket = new_ticket()
+    site.work.may_end.clear()
+    site.ask(ticket)
+    assert site.tickets.busy
+    site.work.may_end.set()
+    site.until_done(ticket)
+    assert not site.tickets.busy
+
+
+@pytest.mark.parametrize("steps", [1, 2, 173, 10_000])
+def test_what_leaves_is_the_same_whatever_the_number_of_steps(site, monkeypatch, steps):
+    """A site's steps are its patients over the batch; the time that they take is seen anyhow."""
+    now = [1000.0]
+    monkeypatch.setattr(site.tickets, "_clock", lambda: now[0])
+    words = []
+    for step in range(steps):
+        now[0] = 1000.0 + 20.0 * (step + 1) / steps
+        site.tickets.progress("training", step + 1, steps)
+        words.append(site.tickets._working)
+    assert {word.total for word in words} == {0}
+    assert words[-1].done <= 20 / 5
+    assert [word.done for word in words] == sorted(word.done for word in words)
+
+
 def test_nothing_but_that_it_moves_leaves(site, monkeypatch):
     """Numbers of steps, or shares of few, would tell how many patients a site has."""
     now = [0.0]

@@ -6,7 +6,7 @@ import socket
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from daemons import SUPERNODE, Consortium, Hospital, Server, until, unused_port
+from daemons import SUPERNODE, Consortium, Hospital, Server, until
 from rogue_server import rogue
 
 from wardround_server.enrolment import renewal
@@ -116,9 +116,10 @@ def test_keys_that_were_never_admitted_do_not_connect(consortium, tmp_path, capf
     server, stranger = consortium.server, Hospital(tmp_path, "stranger")
     server.start()
     ours, theirs = socket.socketpair()
+    listening = socket.create_server(("127.0.0.1", 0))
     try:
         until(lambda: server.overview()["serving"], "the server", told=server.tail, seconds=60)
-        with ours, theirs:
+        with ours, theirs, listening:
             node = Child(
                 Program(
                     name="supernode",
@@ -128,12 +129,12 @@ def test_keys_that_were_never_admitted_do_not_connect(consortium, tmp_path, capf
                         "ca": str(server.files.authorities),
                         "node_key": str(stranger.files.keys.node),
                         "node_id": str(tmp_path / "node.id"),
-                        "port": unused_port(),
+                        "listening": listening.fileno(),
                         "token": "t",
                         "worker": ours.fileno(),
                     },
                     environment=QUIET,
-                    descriptors=(ours.fileno(),),
+                    descriptors=(ours.fileno(), listening.fileno()),
                 )
             )
             code = until(node.ended, "that it is refused", seconds=60)

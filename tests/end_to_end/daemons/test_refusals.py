@@ -233,7 +233,7 @@ def test_terms_with_other_sites_than_the_consortiums_are_refused(  # noqa: PLR09
     server, site, approved, text, roster, sites
 ):
     server.ask(site, HELLO, hello(approved, text, roster))
-    header = header_record(Header(study_id=approved, run=f"{RUN}-terms", round=0))
+    header = header_record(Header(study_id=approved, run=RUN, round=0))
     answer = server.ask(site, "query.terms", with_terms(header, sites))
     assert answer.content is None
     assert site.audit[-1]["event"] == "refused"
@@ -241,7 +241,7 @@ def test_terms_with_other_sites_than_the_consortiums_are_refused(  # noqa: PLR09
 
 def test_terms_with_too_few_sites_are_refused(server, site, approved, text, roster):
     server.ask(site, HELLO, hello(approved, text, roster))
-    header = header_record(Header(study_id=approved, run=f"{RUN}-few", round=0))
+    header = header_record(Header(study_id=approved, run=RUN, round=0))
     answer = server.ask(site, "query.terms", with_terms(header, ("north", "south")))
     assert answer.content is None
     assert site.audit[-1]["event"] == "refused"
@@ -256,6 +256,7 @@ def trainable(server, site, study, approved, text, roster):  # noqa: PLR0917 - f
     loaded = load_study(study, overrides=list(OF_A_RUN))
     recipe, classes = Recipe(loaded), loaded.study.classes
     greeted = server.ask(site, HELLO, hello(approved, text, roster))
+    assert greeted.content is not None, greeted.failure
     shapes = read_greeting(greeted.content).shapes
     module = build_model(loaded.model, recipe.output_shapes(shapes), len(classes))
     start = flatten(module).numpy().astype(np.float32)

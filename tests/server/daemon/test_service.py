@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
 import pytest
@@ -14,7 +16,7 @@ from wardround_server.daemon.overview import DAEMON
 from wardround_server.daemon.service import Service
 from wardround_server.enrolment.admission import revoke
 from wardround_server.enrolment.rosters import node_keys
-from wardround_server.flower.control import NodeState
+from wardround_server.flower.control import Door, NodeState, Operator
 from wardround_shared.errors import RunError
 from wardround_shared.study import load_study
 from wardround_shared.supervision import Backoff, alone
@@ -250,6 +252,39 @@ def test_the_end_of_the_daemon_ends_all(scene):
     assert len(scene.children) == 2
     assert all(child.asked for child in scene.children)
     assert not scene.service.serving
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_a_proxy_is_told_no_token(scene, monkeypatch, name):
+    """A hospital's proxy is for the way to the other side, never for this machine."""
+    told = []
+
+    class Listening(BaseHTTPRequestHandler):
+        def do_POST(self):
+            told.append((self.server, self.headers["x-wardround-token"]))
+            self.send_response(503)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    servers = [HTTPServer(("127.0.0.1", 0), Listening) for _ in range(2)]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    proxy, ours = servers
+    for variable in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(variable, "")
+    monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.server_port}")
+    with alone(scene.home.folder), pytest.raises(RunError):
+        scene.service.run()  # which sets what its children inherit
+    try:
+        with pytest.raises(httpx.HTTPError):
+            Operator(Door(port=ours.server_port, token="secret")).nodes()
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+    assert told == [(ours, "secret")]
 
 
 def test_a_second_daemon_is_refused(scene):

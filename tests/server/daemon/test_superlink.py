@@ -3,14 +3,16 @@
 import socket
 import ssl
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 from consortia import Consortium
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from wardround_server.daemon.runner import _task_of
 from wardround_server.daemon.service import Service
 from wardround_server.enrolment.renewal import renew_server
 from wardround_server.enrolment.rosters import current_roster
@@ -28,14 +30,14 @@ class Server:
         self.centre = Consortium(folder, address=f"localhost:{self.port}")
         self.centre.now = datetime.now(UTC)
         # As the daemon starts it.
-        service = Service(self.centre.home)
-        self.local, self.token = service._door.port, service._door.token
-        self.child = Child(service._superlink_program())
+        self.service = Service(self.centre.home)
+        self.local, self.token = self.service._door.port, self.service._door.token
+        self.child = Child(self.service._superlink_program())
         self.wait()
 
     def wait(self, seconds=60):
         end = time.monotonic() + seconds
-        for port in (self.port, self.local):
+        for port in (self.port,):  # the local one is open already
             while True:
                 assert self.child.ended() is None, "the SuperLink has ended"
                 assert time.monotonic() < end, "the SuperLink does not listen"
@@ -74,6 +76,7 @@ def server(tmp_path_factory):
     yield made
     made.child.ask_to_end()
     assert made.child.wait_for_end(20) == 0
+    made.service.close()
 
 
 @pytest.mark.parametrize(
@@ -190,6 +193,168 @@ def test_who_knows_the_token_registers_nodes_and_starts_runs_without_code(server
         operator.finish(taken[1], status="completed")
         operator.unregister(node)
         assert operator.nodes() == ()
+
+
+# --- nodes -----------------------------------------------------------------------------------
+
+
+class Node:
+    """A node of Flower's with a key of its own, which may sign as it likes."""
+
+    def __init__(self, server, *, key=None, signing=None):
+        from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+        from flwr.supernode.fleet_http_client import FleetHttpClient
+        from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+        self.key = key or ec.generate_private_key(ec.SECP384R1())
+        self.pem = public_key_to_bytes(self.key.public_key())
+        self.id = 0
+        self.client = FleetHttpClient.from_server_address(
+            f"localhost:{server.port}",
+            insecure=False,
+            root_certificates=server.centre.home.authorities.read_bytes(),
+            interceptors=[NodeAuthHttpInterceptor(signing or self.key, self.key.public_key())],
+        )
+
+    def activate(self):
+        from flwr.proto.fleet_pb2 import ActivateNodeRequest
+
+        request = ActivateNodeRequest(public_key=self.pem, heartbeat_interval=30)
+        self.id = self.client.ActivateNode(request).node_id
+
+    def push_object(self, size):
+        """The status of the answer to an upload of so many bytes."""
+        from flwr.proto.message_pb2 import PushObjectRequest
+        from flwr.proto.node_pb2 import Node as Named
+
+        request = PushObjectRequest(
+            node=Named(node_id=self.id), run_id=1, object_id="a" * 64, object_content=b"x" * size
+        )
+        try:
+            self.client.PushObject(request)
+        except httpx.HTTPStatusError as error:
+            return error.response.status_code
+        return 200
+
+
+@pytest.fixture
+def nodes(server):
+    """Makes nodes that the server knows."""
+    made = []
+    with Operator(Door(port=server.local, token=server.token)) as operator:
+
+        def known():
+            node = Node(server)
+            made.append((node, operator.register(node.pem)))
+            node.activate()
+            return node
+
+        yield known
+        for node, registered in made:
+            operator.unregister(registered)
+            node.client.close()
+
+
+SMALL, LARGE = 1000, 100_000
+
+
+def test_a_large_body_is_read_of_a_node_that_is_registered_and_of_nobody_else(
+    server, nodes, monkeypatch
+):
+    known, stranger = nodes(), Node(server)
+    assert known.push_object(LARGE) not in {401, 413}
+    assert stranger.push_object(LARGE) == 401
+    impostor = Node(server, key=known.key, signing=stranger.key)
+    impostor.id = known.id
+    assert impostor.push_object(LARGE) == 401
+    from flwr.supernode import node_auth_http_interceptor as signing
+
+    monkeypatch.setattr(signing, "now", lambda: datetime.now(UTC) - timedelta(hours=1))
+    assert known.push_object(LARGE) == 401
+    monkeypatch.undo()
+    assert known.push_object(LARGE) not in {401, 413}
+    stranger.client.close()
+    impostor.client.close()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"",
+        b"flwr-public-key: x\r\nflwr-signature: x\r\nflwr-timestamp: x\r\n",
+        b"flwr-public-key: \xff\r\nflwr-signature: eA==\r\nflwr-timestamp: 2026-01-01\r\n",
+    ],
+)
+def test_of_strangers_no_large_body_is_read(server, headers):
+    """The answer comes before the body; otherwise this would wait for it without end."""
+    request = (
+        b"POST /v1/fleet/push-object HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: application/protobuf\r\n" + headers
+    )
+    status = server.raw(request + b"Content-Length: 10000000\r\n\r\n")
+    assert status == b"HTTP/1.1 401 Unauthorized"
+
+
+def test_a_node_that_was_unregistered_sends_nothing_large_any_more(server):
+    node = Node(server)
+    with Operator(Door(port=server.local, token=server.token)) as operator:
+        registered = operator.register(node.pem)
+        node.activate()
+        assert node.push_object(LARGE) not in {401, 413}
+        operator.unregister(registered)
+    assert node.push_object(LARGE) == 401
+    node.client.close()
+
+
+def test_a_node_answers_in_its_own_name_only(server, nodes):
+    """Else one hospital could answer for another, and the sum would be told to hold his part."""
+    from flwr.app import ConfigRecord, Message, RecordDict
+    from flwr.common.serde import message_from_proto, message_to_proto
+    from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
+    from flwr.proto.node_pb2 import Node as Named
+    from flwr.supercore.inflatable.inflatable_object import get_object_tree
+
+    from wardround_server.flower.grid import RunGrid
+
+    honest, evil = nodes(), nodes()
+    door = Door(port=server.local, token=server.token)
+    with Operator(door) as operator:
+        token = _task_of(operator, operator.start_run())
+        grid = RunGrid(door, token)
+        try:
+            content = RecordDict({"c": ConfigRecord({"n": 1})})
+            requests = [(node.id, "train", content) for node in (honest, evil)]
+            grid.send(requests, group="1", ttl=600.0)
+
+            def push(sender, source, reply_to):
+                pulled = sender.client.PullMessages(
+                    PullMessagesRequest(node=Named(node_id=sender.id))
+                ).messages_list
+                if pulled:
+                    sender.request = message_from_proto(pulled[0])
+                    sender.request.content = RecordDict()
+                message = Message(RecordDict(), reply_to=sender.request)
+                about = message.metadata.__dict__
+                about["_src_node_id"], about["_message_id"] = source, message.object_id
+                if reply_to is not None:
+                    about["_reply_to_message_id"] = reply_to
+                    about["_message_id"] = message.object_id
+                return sender.client.PushMessages(
+                    PushMessagesRequest(
+                        node=Named(node_id=sender.id),
+                        messages_list=[message_to_proto(message)],
+                        message_object_trees=[get_object_tree(message)],
+                    )
+                )
+
+            for source, reply_to in ((honest.id, None), (1, None), (evil.id, "")):
+                with pytest.raises(httpx.HTTPStatusError):
+                    push(evil, source, reply_to)
+            for node in (honest, evil):
+                assert push(node, node.id, None).session_id
+        finally:
+            grid.close()
+            operator.finish(token, status="completed")
 
 
 def test_a_bundle_that_is_sent_to_sites_holds_no_code():
