@@ -194,7 +194,7 @@ def test_sites_that_refuse_for_good_to_unmask_end_the_question():
     federation, disk = Federation(3), Disk()
     federation.refusing = {"hospital-02": {UNMASK_REQUEST}}
     sums = federation.sums(disk)
-    with pytest.raises(LostRoundError, match="refuse to unmask .* hospital-02: it has lost it"):
+    with pytest.raises(LostRoundError, match=r"refuse to unmask .* hospital-02: it has lost it"):
         federation.updates(sums, 1)
     assert asked(federation, UNMASK_REQUEST).count("hospital-00") == 1
     assert federation.refused == secure_attempt.MOST_REFUSALS

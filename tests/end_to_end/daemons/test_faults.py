@@ -80,7 +80,11 @@ def carry_out(consortium: Consortium, run: Run, kill: Kill):
         told=lambda: f"{run.record}\n{run.status}\n{consortium.tails()}",
     )
     assert run.state == "running", f"the run has ended before {kill}"
-    if kill.victim in {"superlink", "runner"}:
+    if kill.victim == "stop":
+        server("stop", run.name)
+        until(lambda: server.child(RUNNER) is None, "the end of the runner", seconds=30)
+        server("resume", run.name)
+    elif kill.victim in {"superlink", "runner"}:
         server.kill_child({"superlink": SUPERLINK, "runner": RUNNER}[kill.victim])
     elif kill.victim in {"worker", "supernode"}:
         site.kill_child({"worker": WORKER, "supernode": SUPERNODE}[kill.victim])
@@ -132,10 +136,10 @@ def check_paid_once(consortium, run):
 # --- the short form ------------------------------------------------------------------------------
 
 
-def test_a_run_in_which_processes_were_killed_has_the_very_same_model(
+def test_a_run_that_was_stopped_and_in_which_processes_were_killed_has_the_very_same_model(
     consortium, study, uninterrupted, told
 ):
-    victims = ("runner", "superlink", "machine of the server")
+    victims = ("stop", "runner", "superlink", "machine of the server")
     rng = random.Random(f"{SEED}/{victims}")
     run = interrupted(consortium, study, "killed", drawn(rng, victims), *CLEAR, told=told)
     check_whole(consortium, run)
@@ -154,6 +158,7 @@ def test_a_round_is_paid_for_once_whatever_was_killed_in_it(consortium, study, t
     check_paid_once(consortium, run)
 
 
+@pytest.mark.long_form
 def test_a_run_that_was_stopped_and_resumed_has_the_very_same_model(
     consortium, study, uninterrupted
 ):
