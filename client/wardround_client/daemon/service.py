@@ -9,7 +9,7 @@ import os
 import secrets
 import signal
 import socket
-import threading
+import time
 
 from wardround_client.daemon.pulse import Pulse
 from wardround_client.enrolment.home import SiteHome
@@ -41,7 +41,7 @@ class Service:
         load_policy(home.policy)
         Ledger.open(home.folder, site=self._name)
         self._audit = AuditLog(home.audit_log)
-        self._end = threading.Event()
+        self._ending = False
         self._pause = Backoff()
         self._pair: tuple[Child, ...] = ()
         self._listening: socket.socket | None = None
@@ -56,16 +56,26 @@ class Service:
         os.umask(0o077)
         os.environ.update(local_without_proxy(os.environ))
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._end.set())
+            signal.signal(number, self._ask_to_end)
         with alone(self._home.folder):
             self._audit.append("started")
             try:
-                while not self._end.wait(_LOOK_SECONDS):
+                while self._wait():
                     self.look()
                     self._pulse.beat()
             finally:
                 self._close()
                 self._audit.append("stopped")
+
+    def _ask_to_end(self, *_: object) -> None:
+        # No more than this: a handler that takes a lock may wait for the very code it interrupts.
+        self._ending = True
+
+    def _wait(self) -> bool:
+        """Until the next look; False: there shall be none."""
+        if not self._ending:
+            time.sleep(_LOOK_SECONDS)
+        return not self._ending
 
     def look(self) -> None:
         """One look at the two processes."""

@@ -10,7 +10,7 @@ import os
 import secrets
 import signal
 import socket
-import threading
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -49,7 +49,7 @@ class Service:
         # Ours for as long as the daemon lives, so that nobody else can open it in a pause.
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._door = Door(port=self._listening.getsockname()[1], token=secrets.token_urlsafe(32))
-        self._end = threading.Event()
+        self._ending = False
         self._superlink: Child | None = None
         self._superlink_pause = Backoff()
         self._runners: dict[str, Child] = {}
@@ -69,15 +69,25 @@ class Service:
         os.umask(0o077)
         os.environ.update(local_without_proxy(os.environ))
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._end.set())
+            signal.signal(number, self._ask_to_end)
         with alone(self._home.folder):
             self._audit.append("started")
             try:
-                while not self._end.wait(_LOOK_SECONDS):
+                while self._wait():
                     self.look()
             finally:
                 self.close()
                 self._audit.append("stopped")
+
+    def _ask_to_end(self, *_: object) -> None:
+        # No more than this: a handler that takes a lock may wait for the very code it interrupts.
+        self._ending = True
+
+    def _wait(self) -> bool:
+        """Until the next look; False: there shall be none."""
+        if not self._ending:
+            time.sleep(_LOOK_SECONDS)
+        return not self._ending
 
     def look(self) -> None:
         """One look at everything that has to be there."""

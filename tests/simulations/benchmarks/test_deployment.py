@@ -1,5 +1,8 @@
 """`wardround bench deployment` measures what it says; the daemons have tests of their own."""
 
+import os
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -43,14 +46,11 @@ def test_the_stock_app_is_a_whole_flower_app_of_the_same_size():
 
 
 def test_memory_and_time_of_a_family_of_processes_are_counted():
-    import os
-    import subprocess
-    import sys
-
-    child = subprocess.Popen([sys.executable, "-c", "sum(range(10**7)); input()"], stdin=-1)
-    try:
+    work = "sum(range(10**7)); print(flush=True); input()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", work], stdin=pipe, stdout=pipe) as child:
+        child.stdout.readline()
         assert child.pid in deployment._family(os.getpid())
         assert deployment._resident_kb(child.pid) > 1000
         assert deployment._resident_kb(os.getpid()) > 1000
-    finally:
         child.communicate(b"\n")
