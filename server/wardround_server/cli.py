@@ -269,17 +269,20 @@ def show_certificate(home: Home, json_: Json = False) -> None:
     """The certificate that sites see, and until when it holds."""
     with errors():
         from wardround_server.enrolment import renewal  # noqa: PLC0415 - takes a while
+        from wardround_server.enrolment.heard import without_authorities  # noqa: PLC0415
         from wardround_server.enrolment.home import ServerHome  # noqa: PLC0415
 
         opened = ServerHome.open(home)
         facts = renewal.certificate_facts(opened)
         under_way = renewal.rotating(opened)
+        unheard = without_authorities(opened) if under_way else ()
     content = {
         "names": list(facts.names),
         "serial": facts.serial,
         "ends": facts.ends.isoformat(),
         "authority_ends": facts.authority_ends.isoformat(),
         "rotating": under_way,
+        "not_heard": list(unheard),
     }
     if json_:
         print_json(content)
@@ -288,6 +291,8 @@ def show_certificate(home: Home, json_: Json = False) -> None:
     say(f"valid until {facts.ends:%Y-%m-%d}, its authority until {facts.authority_ends:%Y-%m-%d}")
     if under_way:
         say("a change of the authority is under way; end it with `certificates finish`")
+    if unheard:
+        say(f"not known to have heard of it: {', '.join(unheard)}")
 
 
 @certificates.command(epilog="Example: wardround-server certificates renew")
@@ -324,7 +329,13 @@ def rotate(home: Home, consortium_key: Key = None) -> None:
 @certificates.command(
     epilog="Example: wardround-server certificates finish --consortium-key /media/key/private.pem"
 )
-def finish(home: Home, consortium_key: Key = None) -> None:
+def finish(
+    home: Home,
+    consortium_key: Key = None,
+    at_once: Annotated[
+        bool, typer.Option("--at-once", help="Cut off sites that have not heard of it.")
+    ] = False,
+) -> None:
     """End a change of the authority: the old one is trusted no more."""
     with errors():
         from wardround_server.enrolment import renewal  # noqa: PLC0415 - takes a while
@@ -332,7 +343,7 @@ def finish(home: Home, consortium_key: Key = None) -> None:
 
         opened = ServerHome.open(home)
         facts = renewal.finish_rotation(
-            opened, now=datetime.now(UTC), consortium_key=consortium_key
+            opened, now=datetime.now(UTC), consortium_key=consortium_key, at_once=at_once
         )
         _audit(opened.audit_log, "certificate", until=facts.certificate.ends)
     say(f"Version {facts.version} of the roster names the new authority only.")

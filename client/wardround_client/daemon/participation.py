@@ -174,8 +174,9 @@ class Participation:
         names = read_terms(content)
         study, _ = self._allowed(header, sites=len(names))
         with keeping("The terms of this run"):
-            self._approvals.use_for(header.study_id, header.run)
             roster = self._held_roster(header, names, study)
+            # A run whose terms are refused has not used the approval up.
+            self._approvals.use_for(header.study_id, header.run)
         return agreed_record(roster.digest)
 
     def site(self, context: Context, header: Header, *, touching: bool) -> Site:

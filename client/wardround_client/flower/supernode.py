@@ -49,9 +49,9 @@ _HEARTBEAT_SECONDS = 15
 """A node is taken for dead after two of them."""
 
 _LONGEST_RETRY_SECONDS = 5
-_SHORTEST_POLL_SECONDS = 0.03
+_SHORTEST_POLL_SECONDS = 0.06
 _LONGEST_POLL_SECONDS = 3.0
-_SHARE_OF_SILENCE = 0.15
+_SHARE_OF_SILENCE = 0.2
 """The pause between two polls, as a share of the time since the last message."""
 
 

@@ -28,7 +28,7 @@ from wardround_shared.packing import data_size
 PATIENCE_SECONDS = HOLD_SECONDS + 12.0
 """After so long without a word a site is asked for the answer again: the first word may be lost."""
 
-_SHORTEST_PAUSE, _LONGEST_PAUSE, _SHARE = 0.04, 0.5, 0.05
+_SHORTEST_PAUSE, _LONGEST_PAUSE, _SHARE = 0.06, 0.5, 0.1
 _UPLOAD = "upload of the answer"
 
 _LOOK_SECONDS = 2.0

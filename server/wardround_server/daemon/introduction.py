@@ -39,6 +39,7 @@ class Introduction:
         offer: what the first message brings; asked each time, since rosters have new versions.
         expected: sites that are to be waited for.
         site_of: the site that a node belongs to by its key; None: of nobody.
+        greeted: is told of each site that has taken an offer.
         roster: of the run, once it is known; without it no terms are sent.
         only: nodes to which the introduction is confined.
     """
@@ -47,6 +48,7 @@ class Introduction:
     offer: Callable[[], Offer]
     expected: int
     site_of: Callable[[int], str | None]
+    greeted: Callable[[str, Offer], None] = lambda _site, _offer: None
     roster: Roster | None = None
     only: tuple[int, ...] | None = None
 
@@ -77,13 +79,18 @@ class Introduction:
             return
         greeted: dict[int, Answer] = {}
         wait = min(deadline, ANSWERING_SECONDS)
+        offer = self.offer()
         for answer in self.delivery.ask(
-            nodes, HELLO, with_offer(content, self.offer()), group=group, deadline=wait
+            nodes, HELLO, with_offer(content, offer), group=group, deadline=wait
         ):
             failure = self._false_name(answer)
             if failure:
                 yield Answer(node_id=answer.node_id, content=None, failure=failure)
-            elif self.roster is None:
+                continue
+            site = self.site_of(answer.node_id)
+            if site is not None:
+                self.greeted(site, offer)
+            if self.roster is None:
                 yield answer
             else:
                 greeted[answer.node_id] = answer

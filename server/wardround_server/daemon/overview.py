@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wardround_server.daemon.runs import Runs
+from wardround_server.enrolment.heard import heard
 from wardround_server.enrolment.home import ServerHome
 from wardround_server.enrolment.rosters import current_roster
 from wardround_shared.commands import add_row, console, plain, table
@@ -27,18 +28,19 @@ def overview(home: ServerHome) -> dict[str, Any]:
     """Sites of the roster and all runs, as JSON."""
     daemon = _daemon(home)
     online = daemon.get("sites", {})
-    runs = Runs(home.runs)
+    runs, roster, known = Runs(home.runs), current_roster(home), heard(home)
     return {
         "serving": bool(daemon.get("serving", False)),
-        "roster_version": current_roster(home).version,
+        "roster_version": roster.version,
         "sites": [
             {
                 "site": line.site,
                 "admitted": line.admitted,
+                "roster_version": known.get(line.site),
                 "online": online.get(line.site, {}).get("online", False),
                 "since": online.get(line.site, {}).get("since", ""),
             }
-            for line in current_roster(home).lines
+            for line in roster.lines
         ],
         "runs": [
             {
@@ -70,10 +72,11 @@ def watch_overview(home: ServerHome) -> None:
 def _drawn(content: dict[str, Any]) -> Group:
     serving = "serving" if content["serving"] else "the daemon is not running"
     parts: list[Text | Table] = [Text(f"{serving}; roster version {content['roster_version']}")]
-    sites = table("Sites", "site", "admitted", "connection", "since")
+    sites = table("Sites", "site", "admitted", "roster", "connection", "since")
     for one in content["sites"]:
         state = "connected" if one["online"] else "not connected"
-        add_row(sites, one["site"], one["admitted"], state, _ago(one["since"]))
+        version = str(one["roster_version"] or "")
+        add_row(sites, one["site"], one["admitted"], version, state, _ago(one["since"]))
     parts.append(sites)
     if not content["runs"]:
         parts.append(Text("There is no run yet."))

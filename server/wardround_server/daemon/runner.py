@@ -24,6 +24,7 @@ from wardround_server.daemon.presence import Presence
 from wardround_server.daemon.runs import Runs
 from wardround_server.daemon.status import Status
 from wardround_server.daemon.terms import gather, known_roster
+from wardround_server.enrolment.heard import note_heard
 from wardround_server.enrolment.home import ServerHome
 from wardround_server.enrolment.rosters import current_roster, node_keys
 from wardround_server.flower.control import Door, Operator
@@ -34,6 +35,7 @@ from wardround_server.run_folder import SUMMARY, RunFolder
 from wardround_shared import __version__
 from wardround_shared.agreement import Offer
 from wardround_shared.audit_log import AuditLog
+from wardround_shared.consortium.roster_file import SignedRoster
 from wardround_shared.errors import StoppedError, WardroundError
 from wardround_shared.messages import Header
 from wardround_shared.secure_aggregation.roster import Roster
@@ -170,12 +172,17 @@ class Runner:
             keys = node_keys(self._home, now=utc_now())
             return None if state is None else keys.get(state.public_key)
 
+        def greeted(site: str, offered: Offer) -> None:
+            version = SignedRoster.parse(offered.roster.encode()).version
+            note_heard(self._home, {site: version})
+
         self._status.name_of = site_of
         return Introduction(
             delivery=delivery,
             offer=offer,
             expected=len(self._record.sites) or self._study.aggregation.minimum_sites,
             site_of=site_of,
+            greeted=greeted,
         )
 
     def _roster(self, introduction: Introduction) -> Roster:

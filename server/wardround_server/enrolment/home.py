@@ -113,6 +113,11 @@ class ServerHome:
         return self.folder / "rosters" / f"{version}.json"
 
     @property
+    def heard(self) -> Path:
+        """Which version each site is known to have."""
+        return self.folder / "heard.json"
+
+    @property
     def authorities(self) -> Path:
         """CA certificates that sites trust: one, or two during a rotation."""
         return self.folder / "tls" / "ca.pem"

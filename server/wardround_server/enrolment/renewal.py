@@ -22,6 +22,7 @@ from wardround_server.enrolment.certificates import (
     new_authority,
     new_server_certificate,
 )
+from wardround_server.enrolment.heard import without_authorities
 from wardround_server.enrolment.home import ServerHome
 from wardround_server.enrolment.rosters import current_roster, following, storing
 from wardround_shared.consortium import files
@@ -113,15 +114,25 @@ def rotate_ca(
 
 
 def finish_rotation(
-    home: ServerHome, *, now: datetime, consortium_key: Path | None = None
+    home: ServerHome,
+    *,
+    now: datetime,
+    consortium_key: Path | None = None,
+    at_once: bool = False,
 ) -> RotationFacts:
     """End a change of authority: the server shows a certificate by the new one, the old one goes.
 
     A site that does not have the version of the roster with both of them is cut off; it gets the
     newest roster as a file then.
 
+    Args:
+        home: of the server.
+        now: the time.
+        consortium_key: where it is kept, if not in the home.
+        at_once: whether sites may be cut off.
+
     Raises:
-        EnrolmentError: none was begun, or a file cannot be used.
+        EnrolmentError: none was begun, a site would be cut off, or a file cannot be used.
         TrustError: not the consortium's key.
     """
     key = home.consortium_key(consortium_key)
@@ -131,6 +142,13 @@ def finish_rotation(
             raise EnrolmentError(
                 f"{home.folder}: no change of the certificate authority is under way; begin one "
                 "with wardround-server certificates rotate."
+            )
+        left = () if at_once else without_authorities(home)
+        if left:
+            raise EnrolmentError(
+                f"{', '.join(left)}: not known to have the roster with the new authority, which "
+                "the next run brings; without it a site is cut off. Wait for a run, or finish "
+                "with --at-once."
             )
         new = _authority(home, home.next_authority_key)
         server = new_server_certificate(new, names=names, now=now)

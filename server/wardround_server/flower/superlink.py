@@ -12,6 +12,7 @@ import logging
 import signal
 import socket
 import ssl
+import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from flwr.common.constant import (  # noqa: E402
     TIMESTAMP_TOLERANCE,
     TRANSPORT_TYPE_GRPC_RERE,
 )
+from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState  # noqa: E402
 from flwr.supercore import sql_mixin as sql  # noqa: E402
 from flwr.supercore.constant import (  # noqa: E402
     FLEET_HTTP_PUBLIC_KEY_HEADER,
@@ -67,8 +69,13 @@ _PRAGMAS = (("cache_size", "-4000"), ("mmap_size", "0"), ("busy_timeout", "60000
 To announce one takes seconds in one transaction, for which the others have to wait.
 """
 
+_OF_PLUGINS = ("FleetEventLogMiddleware", "RuntimeTracingMiddleware")
+"""Middlewares that do nothing here, and cost every request a task."""
+
 _MOST_CONNECTIONS = 400
 """Connections at a time; beyond, the next is told to come again."""
+
+_CLEANING_SECONDS = 1.0
 
 _RELOAD_SECONDS = 5.0
 """How often the certificate's file is looked at: a renewed one is taken without a restart."""
@@ -116,7 +123,9 @@ def serve(doors: Doors, *, stranger: Callable[[bytes], None] = lambda _key: None
     """
     _tell_of_strangers(stranger)
     _only_for_themselves()
-    asyncio.run(_serve(doors))
+    _less_to_write()
+    with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
+        runner.run(_serve(doors))
 
 
 def _registered(app: Any) -> Callable[[Mapping[bytes, bytes]], bool]:
@@ -158,6 +167,26 @@ def _only_for_themselves() -> None:
         return pushing(request=request, state=state)
 
     handlers.push_messages = pushed
+
+
+def _less_to_write() -> None:
+    """Spare every request three writings to the database: they cost more than the request.
+
+    What Flower counts of a run's bytes nobody reads here. Tokens of tasks that have died are looked
+    for with each request there; they die after half a minute.
+    """
+    state: Any = SqlLinkState
+    cleaning = state._cleanup_expired_task_tokens  # noqa: SLF001
+    cleaned = 0.0
+
+    def cleanup(self: Any) -> None:
+        nonlocal cleaned
+        if time.monotonic() - cleaned >= _CLEANING_SECONDS:
+            cleaned = time.monotonic()
+            cleaning(self)
+
+    state._cleanup_expired_task_tokens = cleanup  # noqa: SLF001
+    state.store_traffic = lambda *_, **__: None
 
 
 def _tell_of_strangers(stranger: Callable[[bytes], None]) -> None:
@@ -234,9 +263,13 @@ def _app(doors: Doors) -> Asgi:
         found = []
         for kind in whole():
             name = kind.cls.__name__
-            if name.startswith("Control"):
-                found.append(Middleware(_Below, prefix="/v1/control/", kind=kind))
-            elif name != "FleetEventLogMiddleware":  # of a plug-in that we have not
+            if name in _OF_PLUGINS:
+                continue
+            for api, prefix in (("Control", "/v1/control/"), ("NodeAuth", _FLEET)):
+                if name.startswith(api):
+                    found.append(Middleware(_Below, prefix=prefix, kind=kind))
+                    break
+            else:
                 found.append(kind)
         return found
 

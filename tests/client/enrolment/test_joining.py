@@ -243,7 +243,7 @@ def test_a_new_authority_comes_with_the_roster(centre, site):
     both = site.authorities.read_text()
     assert both.startswith(old)
     assert both == centre.home.authorities.read_text()
-    finish_rotation(centre.home, now=centre.later())
+    finish_rotation(centre.home, now=centre.later(), at_once=True)
     take_roster(site, centre.roster(), now=NOW)
     assert site.authorities.read_text() == both.removeprefix(old)
 

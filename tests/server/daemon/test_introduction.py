@@ -43,11 +43,13 @@ class Scene:
         nodes = [Node(n, answers=site) for n, site in enumerate(sites, start=1)]
         self.network = Network(*nodes)
         self.versions = 0
+        self.greeted = []
         self.introduction = Introduction(
             delivery=Delivery(self.network, clock=self.network.clock, sleep=self.network.sleep),
             offer=self.offer,
             expected=len(sites),
             site_of=dict(enumerate(SITES, start=1)).get,
+            greeted=lambda site, offer: self.greeted.append((site, offer.roster)),
             **({"roster": ROSTER} | settings),
         )
 
@@ -82,6 +84,9 @@ def test_a_roster_that_has_changed_since_is_what_is_offered(scene):
     scene.joined()
     scene.joined()
     assert read_offer(scene.sites[0].heard[2][1]).roster == "roster 2"
+    assert sorted(scene.greeted) == sorted(
+        (site, f"roster {version}") for site in SITES for version in (1, 2)
+    )
 
 
 def test_without_a_roster_no_terms_are_sent():
@@ -95,6 +100,7 @@ def test_a_greeting_under_another_site_s_name_is_refused():
     joined = scene.joined()
     assert joined.names == {1: "east", 3: "west"}
     assert why(joined)["node 2"] == "it calls itself east, and its key is north's"
+    assert [site for site, _ in scene.greeted] == ["east", "west"]
     assert [kind for kind, _ in scene.sites[1].heard] == [HELLO], "it has got the terms"
 
 

@@ -1,6 +1,7 @@
 """What a person is shown of a server, with and without its daemon."""
 
 import json
+import re
 from datetime import timedelta
 
 import pytest
@@ -8,6 +9,7 @@ from consortia import Consortium
 
 from wardround_server.daemon.overview import DAEMON, overview, print_overview
 from wardround_server.daemon.runs import Runs
+from wardround_server.enrolment.heard import note_heard
 from wardround_server.run_folder import RunFolder
 from wardround_shared.study import load_study
 from wardround_shared.times import utc_now
@@ -46,6 +48,13 @@ def shown(centre, capsys):
 
 def online(centre):
     return {one["site"]: one["online"] for one in overview(centre.home)["sites"]}
+
+
+def test_the_roster_that_a_site_is_known_to_have_is_shown(centre, capsys):
+    note_heard(centre.home, {"north": 2, "stranger": 3})
+    found = {one["site"]: one["roster_version"] for one in overview(centre.home)["sites"]}
+    assert found == {"north": 2, "south": None}
+    assert re.search(r"north.* 2 .*not connected", shown(centre, capsys))
 
 
 def test_without_a_daemon_nobody_is_connected(centre, capsys):
