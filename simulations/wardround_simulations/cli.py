@@ -1,5 +1,6 @@
 """`wardround`: the researcher's command."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -158,6 +159,24 @@ def evaluate(
     say(_metrics_line("all", result["metrics"]))
     for site, measured in result["per_site"].items():
         say(_metrics_line(site, measured))
+
+
+@app.command(epilog="Example: wardround models --json")
+def models(json_: Json = False) -> None:
+    """List the models that a study may have, with what they take and how large they are."""
+    from wardround_shared.commands import add_row, console, table  # noqa: PLC0415
+    from wardround_shared.models.catalogue import catalogue  # noqa: PLC0415 - imports torch
+
+    listed = catalogue()
+    if json_:
+        _print_json({"models": [dataclasses.asdict(one) for one in listed]})
+        return
+    shown = table("Models", "model", "takes", "of shape, say", "parameters", "what it is")
+    for one in listed:
+        shape = " and ".join(" x ".join(map(str, part)) for part in one.shapes)
+        add_row(shown, one.name, one.takes, shape, f"{one.parameters:,}", one.about)
+    console().print(shown)
+    say("Settings and their defaults: docs/study-file.md, or --json.")
 
 
 @app.command(epilog="Example: wardround report runs/heart-disease-...")

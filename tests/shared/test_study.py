@@ -52,7 +52,7 @@ def test_study_id_changes_with_any_value():
         ("data.table=3", ["data.table", "3"]),
         ("data.features=[{column='a', kind='words'}]", ["data.features.0.kind", "numeric"]),
         ("data.features=[]", ["data.features"]),
-        ("model.name=mpl", ["model", "mpl", "'mlp', 'cnn', 'lstm'"]),
+        ("model.name=mpl", ["model", "mpl", "'mlp', 'cnn', 'resnet18'"]),
         ("data.source=fax", ["data", "fax", "dicom"]),
         ("preprocessing.steps=[{name='resize', size=[3]}]", ["preprocessing.steps.0.size"]),
         ("study.classes=['a', 'a']", ["classes must differ"]),

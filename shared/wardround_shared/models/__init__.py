@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from wardround_shared.models.cnn import build_cnn
-from wardround_shared.models.lstm import build_lstm
+from wardround_shared.models.cnn1d import build_cnn1d
 from wardround_shared.models.mlp import build_mlp
-from wardround_shared.study import Cnn, Lstm, Mlp, Model
+from wardround_shared.models.recurrent import build_recurrent
+from wardround_shared.study import Backbone, Cnn, Cnn1d, CnnLstm, Gru, Lstm, Mlp, Model
 
 __all__ = ["build_model", "flatten", "parameter_count", "unflatten_"]
 
@@ -31,8 +32,15 @@ def build_model(model: Model, shapes: tuple[tuple[int, ...], ...], outputs: int)
             return build_mlp(model, shapes, outputs)
         case Cnn():
             return build_cnn(model, shapes, outputs)
-        case Lstm():
-            return build_lstm(model, shapes, outputs)
+        case Cnn1d():
+            return build_cnn1d(model, shapes, outputs)
+        case Lstm() | Gru() | CnnLstm():
+            return build_recurrent(model, shapes, outputs)
+        case Backbone():
+            # MONAI takes seconds to import.
+            from wardround_shared.models.backbone import build_backbone  # noqa: PLC0415
+
+            return build_backbone(model, shapes, outputs)
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -28,13 +28,19 @@ from wardround_shared.study.document import (
 )
 from wardround_shared.study.learning import (
     Aggregation,
-    Cnn,
-    Lstm,
-    Mlp,
-    Model,
     Privacy,
     Simulation,
     Training,
+)
+from wardround_shared.study.models import (
+    Backbone,
+    Cnn,
+    Cnn1d,
+    CnnLstm,
+    Gru,
+    Lstm,
+    Mlp,
+    Model,
 )
 from wardround_shared.study.preprocessing import (
     Augment,
@@ -61,13 +67,17 @@ from wardround_shared.study.writing import study_text
 __all__ = [
     "Aggregation",
     "Augment",
+    "Backbone",
     "BandPass",
     "Cnn",
+    "Cnn1d",
+    "CnnLstm",
     "Crop",
     "Data",
     "DicomData",
     "Disclosure",
     "Feature",
+    "Gru",
     "Histogram",
     "Identity",
     "ImagesData",

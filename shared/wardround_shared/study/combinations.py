@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from wardround_shared.errors import StudyError, UnsupportedError
 from wardround_shared.study.data import ImagesData, SignalsData, WfdbData
 from wardround_shared.study.document import Study, Task
-from wardround_shared.study.learning import Lstm
+from wardround_shared.study.models import Gru, Lstm
 from wardround_shared.study.preprocessing import Normalise
 from wardround_shared.study.section import Section
 
@@ -80,7 +80,7 @@ def _idle(study: Study) -> Iterator[_Idle]:
             because='with partition = "iid"',
             otherwise='write partition = "dirichlet"',
         )
-    if isinstance(study.model, Lstm) and not study.model.front:
+    if isinstance(study.model, Lstm | Gru) and not study.model.front:
         yield from _given(
             "model",
             study.model,

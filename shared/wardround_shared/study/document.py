@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from wardround_shared.study.data import Data
-from wardround_shared.study.learning import Aggregation, Model, Privacy, Simulation, Training
+from wardround_shared.study.learning import Aggregation, Privacy, Simulation, Training
+from wardround_shared.study.models import Model
 from wardround_shared.study.preprocessing import Preprocessing
 from wardround_shared.study.section import Section
 

@@ -1,44 +1,10 @@
-"""`[model]`, `[training]`, `[privacy]`, `[aggregation]`, `[simulation]`."""
+"""`[training]`, `[privacy]`, `[aggregation]`, `[simulation]`."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from wardround_shared.study.section import Section
-
-
-class Mlp(Section):
-    """Fully connected layers of the given widths; no layer at all is logistic regression."""
-
-    name: Literal["mlp"]
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (32,)
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-
-
-class Cnn(Section):
-    """Three convolutions, two poolings, a dense layer, group norm. `width`: first channels."""
-
-    name: Literal["cnn"]
-    width: int = Field(default=16, ge=4, multiple_of=4)
-    dense: int = Field(default=64, ge=1)
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-
-
-class Lstm(Section):
-    """LSTM over time; `front` > 0 puts a strided convolution of so many channels before it."""
-
-    name: Literal["lstm"]
-    hidden: int = Field(default=64, ge=1)
-    layers: int = Field(default=1, ge=1, le=4)
-    bidirectional: bool = False
-    front: int = Field(default=0, ge=0)
-    front_kernel: int = Field(default=7, ge=1)
-    front_stride: int = Field(default=2, ge=1)
-    dense: int = Field(default=32, ge=1)
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-
-
-Model = Annotated[Mlp | Cnn | Lstm, Field(discriminator="name")]
 
 
 class Training(Section):

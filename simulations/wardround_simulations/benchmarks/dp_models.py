@@ -11,7 +11,7 @@ from opacus.layers import DPLSTM
 from torch import Tensor, nn
 
 from wardround_shared.models import build_model
-from wardround_shared.models.lstm import LstmModel
+from wardround_shared.models.recurrent import RecurrentModel
 from wardround_shared.study import Cnn, Lstm, Mlp, Model
 
 BATCH = 64
@@ -52,8 +52,9 @@ def patients() -> Tensor:
 
 def with_opacus_layers(module: nn.Module) -> nn.Module:
     """The module with Opacus' own LSTM, without which it cannot serve one."""
-    if isinstance(module, LstmModel):
-        plain = module.lstm
+    if isinstance(module, RecurrentModel):
+        plain = module.get_submodule("lstm")
+        assert isinstance(plain, nn.LSTM)
         module.lstm = DPLSTM(plain.input_size, plain.hidden_size, batch_first=True)
     return module
 

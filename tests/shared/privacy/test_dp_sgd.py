@@ -18,7 +18,7 @@ from torch.nn import functional
 from wardround_shared.errors import PrivacyError
 from wardround_shared.models import build_model
 from wardround_shared.privacy import DpSgd, InjectedNoise, SystemNoise
-from wardround_shared.study import Cnn, Lstm, Mlp, Privacy
+from wardround_shared.study import Cnn, Cnn1d, CnnLstm, Gru, Lstm, Mlp, Privacy
 
 BOUND = 0.5
 EXPECTED = 8.0
@@ -319,6 +319,9 @@ class TestPatients:
 
 
 STUDY_MODELS = {
+    "cnn1d": (Cnn1d(name="cnn1d", width=4, blocks=3), ((3, 50), (2,))),
+    "gru": (Gru(name="gru", hidden=8, layers=2, bidirectional=True), ((2, 20), (3,))),
+    "cnn-lstm": (CnnLstm(name="cnn-lstm", width=4, blocks=2, hidden=8), ((2, 40),)),
     "mlp": (Mlp(name="mlp", hidden=(32, 16)), ((13,), (4,))),
     "cnn": (Cnn(name="cnn", width=8), ((1, 20, 24),)),  # channels last in memory
     "lstm": (Lstm(name="lstm", hidden=16, layers=2), ((2, 20), (3,))),

@@ -1,28 +1,32 @@
-"""A recurrent network for signals.
+"""Recurrent networks for signals.
 
 B = examples in the batch, C = channels (leads), T = samples in time, S = static features,
-f = channels of the front end, H = hidden size, R = 2 if bidirectional, else 1, D = dense features,
-K = outputs.
+f = channels of the front end, H = hidden size, R = 2 if bidirectional, else 1, G = 4 for an LSTM
+and 3 for a GRU, D = dense features, K = outputs.
 """
 
 import math
 
 from torch import Tensor, nn
 
-from wardround_shared.errors import StudyError
+from wardround_shared.models.cnn1d import require_signal, strided_blocks
 from wardround_shared.models.static import static_size, with_static
-from wardround_shared.study import Lstm
+from wardround_shared.study import CnnLstm, Gru, Lstm
+
+Recurrent = Lstm | Gru | CnnLstm
 
 
-class LstmModel(nn.Module):
-    """LSTM over time (Hochreiter & Schmidhuber 1997), optionally behind a strided convolution.
+class RecurrentModel(nn.Module):
+    """LSTM (Hochreiter & Schmidhuber 1997) or GRU (Cho et al. 2014) over time, and a dense layer.
 
     Inputs: main [B, C, T], static [B, S] if there is one, joined at the dense layer; output
-    [B, K]. Any T will do. The parameters number, with I = f if there is a front end, else C,
+    [B, K]. Any T will do. `lstm` and `gru` may have one strided convolution before them, and
+    `cnn-lstm` has the blocks of `cnn1d`. The parameters number, with I the front end's channels,
+    or C,
 
         front     C f k + 3 f                 (k = front_kernel; only if f > 0)
-        LSTM      R (4 H (I + H) + 8 H)       first layer
-                  R (4 H (R H + H) + 8 H)     each further layer
+        layers    R (G H (I + H) + 2 G H)     the first
+                  R (G H (R H + H) + 2 G H)   each further one
         dense     (R H + S) D + D
         output    D K + K.
 
@@ -32,17 +36,21 @@ class LstmModel(nn.Module):
     slightly higher macro F1 than either.
     """
 
-    def __init__(self, model: Lstm, *, channels: int, static: int, outputs: int) -> None:
+    def __init__(self, model: Recurrent, *, channels: int, static: int, outputs: int) -> None:
         super().__init__()
         self._static = static
-        self.front = _front(model, channels) if model.front else nn.Identity()
-        self.lstm = nn.LSTM(
-            model.front or channels,
+        self.front, inputs = _front(model, channels)
+        kind = nn.GRU if isinstance(model, Gru) else nn.LSTM
+        recurrent = kind(
+            inputs,
             model.hidden,
             num_layers=model.layers,
             batch_first=True,
             bidirectional=model.bidirectional,
         )
+        # By this name it stands in stored models.
+        self._kind = "gru" if isinstance(model, Gru) else "lstm"
+        self.add_module(self._kind, recurrent)
         directions = 2 if model.bidirectional else 1
         self.dense = nn.Linear(directions * model.hidden + static, model.dense)
         self.activation = nn.ReLU()
@@ -51,13 +59,18 @@ class LstmModel(nn.Module):
 
     def forward(self, main: Tensor, static: Tensor | None = None) -> Tensor:
         """Logits [B, K]."""
-        states, _ = self.lstm(self.front(main).transpose(1, 2))  # [B, T', R H]
+        states, _ = self.get_submodule(self._kind)(self.front(main).transpose(1, 2))  # [B, T', R H]
         features = with_static(states.amax(dim=1), static, self._static)
         logits: Tensor = self.output(self.dropout(self.activation(self.dense(features))))
         return logits
 
 
-def _front(model: Lstm, channels: int) -> nn.Sequential:
+def _front(model: Recurrent, channels: int) -> tuple[nn.Module, int]:
+    """What is before the recurrent layer, and the channels that come out of it."""
+    if isinstance(model, CnnLstm):
+        return strided_blocks(channels, width=model.width, blocks=model.blocks, kernel=model.kernel)
+    if not model.front:
+        return nn.Identity(), channels
     convolution = nn.Conv1d(
         channels,
         model.front,
@@ -67,18 +80,16 @@ def _front(model: Lstm, channels: int) -> nn.Sequential:
     )
     # Four groups where the channels allow it.
     norm = nn.GroupNorm(math.gcd(4, model.front), model.front)
-    return nn.Sequential(convolution, norm, nn.ReLU())
+    return nn.Sequential(convolution, norm, nn.ReLU()), model.front
 
 
-def build_lstm(model: Lstm, shapes: tuple[tuple[int, ...], ...], outputs: int) -> LstmModel:
+def build_recurrent(
+    model: Recurrent, shapes: tuple[tuple[int, ...], ...], outputs: int
+) -> RecurrentModel:
     """Check the shapes and build the model.
 
     Raises:
         StudyError: the examples are no signals.
     """
-    if len(shapes[0]) != 2:
-        raise StudyError(
-            f"model.name: lstm takes signals, and the examples have shape {shapes[0]}; take mlp "
-            "for tables and cnn for images."
-        )
-    return LstmModel(model, channels=shapes[0][0], static=static_size(shapes), outputs=outputs)
+    require_signal(model.name, shapes[0])
+    return RecurrentModel(model, channels=shapes[0][0], static=static_size(shapes), outputs=outputs)
