@@ -84,6 +84,24 @@ class AuditLog:
             self._write(file, tail, lines + line)
         return head
 
+    def require_appendable(self) -> None:
+        """Refuse before a change is made whose line could not be appended; nothing is written.
+
+        Raises:
+            AuditError: the file or its folder cannot be written, or the last line is not what was
+                written. A disk that fills up meanwhile is only found by `append`.
+        """
+        if not os.path.lexists(self._path):
+            folder = self._path.absolute().parent
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise AuditError(
+                    f"{self._path}: the audit log cannot be made there; see to the folder, or name "
+                    "another one."
+                )
+            return
+        with self._locked() as file:
+            self._tail(file)
+
     # --- parts -------------------------------------------------------------------------------
 
     @contextmanager

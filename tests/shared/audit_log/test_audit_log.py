@@ -352,3 +352,43 @@ def test_every_event_is_explained_in_one_line():
     for meaning in EVENTS.values():
         assert meaning
         assert "\n" not in meaning
+
+
+# --- before a change -----------------------------------------------------------------------------
+
+
+def test_a_log_in_order_is_appendable_and_stays_as_it_is(path, log):
+    log.require_appendable()
+    assert not path.exists()
+    log.append("joined", site="north")
+    with path.open("ab") as file:
+        file.write(b'{"cut":')  # by a crash: the next line mends it
+    before = path.read_bytes()
+    log.require_appendable()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("fault", ["edited", "folder", "link", "read-only", "nowhere"])
+def test_what_cannot_be_appended_to_is_known_before_the_change(path, log, monkeypatch, fault):
+    if fault == "edited":
+        log.append("joined", site="north")
+        path.write_text(path.read_text().replace("north", "south"))
+    elif fault == "folder":
+        path.mkdir()
+    elif fault == "link":
+        path.symlink_to("elsewhere")
+    elif fault == "read-only":
+        log.append("joined", site="north")
+        _refuse_to_open(monkeypatch)
+    else:
+        log = AuditLog(path.parent / "nowhere" / path.name)
+    with pytest.raises(AuditError, match="audit") as refused:
+        log.require_appendable()
+    assert "Errno" not in str(refused.value)
+
+
+def _refuse_to_open(monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(log_module.os, "open", refuse)
