@@ -174,6 +174,9 @@ def submit(  # noqa: PLR0917 - typer reads them
         typer.Option(help="A site that the run waits for and is of; may be repeated."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the initial model.")] = 0,
+    weights: Annotated[
+        Path | None, typer.Option(help="Start from the weights in this file (docs/models.md).")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Check a study and ask for a run of it; sites decide for themselves whether they take part."""
@@ -186,7 +189,12 @@ def submit(  # noqa: PLR0917 - typer reads them
         loaded = load_study(Path(study), overrides=set_ or [])
         _require_admitted(opened, site or [])
         record = Runs(opened.runs).submit(
-            loaded, name=name, seed=seed, now=datetime.now(UTC), sites=tuple(site or ())
+            loaded,
+            name=name,
+            seed=seed,
+            now=datetime.now(UTC),
+            sites=tuple(site or ()),
+            weights=weights,
         )
         _audit(opened.audit_log, "submitted", run=record.name, study=record.study_id)
     if json_:

@@ -23,6 +23,7 @@ from wardround_server.attendance import Attendance, Everyone
 from wardround_server.checkpoint import Checkpoints, Progress
 from wardround_server.exchange import Exchange
 from wardround_server.greeting import Joined
+from wardround_server.initial_weights import start_from_
 from wardround_server.last_models import LastModels
 from wardround_server.named_parameters import NamedParameters
 from wardround_server.observer import Metrics, Observer
@@ -204,6 +205,7 @@ class Coordinator:
 
     def _initialise(self) -> None:
         module = self._module(self._progress.shapes)
+        start_from_(module, self._folder)
         self._names = NamedParameters(module)
         self._progress.parameters = flatten(module).numpy()
 

@@ -85,6 +85,9 @@ def simulate(  # noqa: PLR0917 - the command's options
         Path | None,
         typer.Option(help="Folder of the sites' homes, whose ledgers go on from run to run."),
     ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Start from the weights in this file (docs/models.md).")
+    ] = None,
     noise_seed: Annotated[
         int | None,
         typer.Option(help="Inject seeded noise for a test: nothing is private then.", hidden=True),
@@ -118,6 +121,7 @@ def simulate(  # noqa: PLR0917 - the command's options
             noise_seed=noise_seed,
             policy=None if policy is None else load_policy(policy),
             homes=homes,
+            weights=weights,
         )
         with _observer(chosen, json_=json_) as observer:
             try:
@@ -354,7 +358,13 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
     lines += [f"note: {note}" for note in summary["notes"]]
     lines.append(_metrics_line("all sites", summary["metrics"]))
     lines += [_metrics_line(site, m) for site, m in summary["per_site"].items()][:20]
-    privacy = summary["privacy"]
+    privacy, start = summary["privacy"], summary["initial_weights"]
+    if start is not None:
+        fresh = ", ".join(start["fresh"]) or "nothing"
+        lines.append(
+            f"started from: {start['file']}, {start['taken']} arrays; fresh: {fresh}; what those "
+            "weights were trained on, this run protects nobody of"
+        )
     if privacy["mechanism"] == "none":
         lines.append("privacy: NONE (mechanism = none): this model may reveal its training data")
     else:

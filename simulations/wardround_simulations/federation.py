@@ -30,8 +30,9 @@ from wardround_client.site import Models, Site, Workplace
 from wardround_client.training import local_seed
 from wardround_server.app import build_server_app
 from wardround_server.coordinator import Coordinator, Outcome
+from wardround_server.initial_weights import read_weights
 from wardround_server.observer import Observer
-from wardround_server.run_folder import STUDY, SUMMARY, RunFolder
+from wardround_server.run_folder import INITIAL, STUDY, SUMMARY, RunFolder
 from wardround_shared.errors import NotEnoughSitesError, RunError, RunFolderError, StudyError
 from wardround_shared.privacy.noise import InjectedNoise, NoiseSource, SystemNoise
 from wardround_shared.secure_aggregation import Identity
@@ -63,6 +64,7 @@ class Settings:
         policy: of every virtual site; without it each allows the study's epsilon, and no more.
         homes: folder of the virtual sites' homes, whose ledgers go on from run to run; without it
             each run gives its sites new ones.
+        weights: a file that the model starts from.
     """
 
     study: Study
@@ -77,6 +79,7 @@ class Settings:
     noise_seed: int | None = None
     policy: Policy | None = None
     homes: Path | None = None
+    weights: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,11 +174,14 @@ def simulate(
             raise RunFolderError(
                 f"{settings.out}: this run folder exists already; name another with --out."
             )
+        weights = None if settings.weights is None else read_weights(settings.weights)
         cohorts = read_cohorts(settings)
         check_sites(settings.study, cohorts)
         check_privacy(settings, cohorts)
         folder = RunFolder.create(settings.out or default_run_folder(settings.study.study.name))
         folder.write_text(STUDY, study_text(settings.study))
+        if weights is not None:
+            folder.write_arrays(INITIAL, *weights)
         simulation = _Simulation(settings, device, cohorts, folder, started)
         return simulation.run(pool, observer)
 

@@ -17,6 +17,7 @@ from wardround_client.cohort import Cohort, CohortSet
 from wardround_client.journal import Journal, peak_rss_mb
 from wardround_client.ledger import Cap
 from wardround_server.coordinator import Outcome, as_json
+from wardround_server.initial_weights import initial_said
 from wardround_server.participation import participation_in
 from wardround_server.run_folder import ROUNDS
 from wardround_shared import json_lines
@@ -89,6 +90,7 @@ def summarise(
         "sites": len(cohorts.cohorts),
         "rounds": 0,
         "seed": conduct.seed,
+        "initial_weights": initial_said(folder),
         "classes": list(study.study.classes),
         "metrics": {},
         "per_site": {site: last["metrics"] for site, last in _finals(lines).items()},

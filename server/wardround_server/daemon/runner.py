@@ -30,6 +30,7 @@ from wardround_server.enrolment.rosters import current_roster, node_keys
 from wardround_server.flower.control import Door, Operator
 from wardround_server.flower.grid import RunGrid
 from wardround_server.greeting import Joined, greet
+from wardround_server.initial_weights import initial_said
 from wardround_server.participation import participation_in
 from wardround_server.run_folder import SUMMARY, RunFolder
 from wardround_shared import __version__
@@ -145,6 +146,7 @@ class Runner:
                 "run": self._name,
                 "status": "complete",
                 "seed": self._record.seed,
+                "initial_weights": initial_said(self._folder.path),
                 "classes": list(study.study.classes),
                 "privacy": study.privacy.model_dump(mode="json", by_alias=True),
                 "secure_aggregation": study.aggregation.secure,

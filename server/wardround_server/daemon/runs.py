@@ -12,12 +12,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from wardround_server.run_folder import STUDY, SUMMARY, RunFolder
+from wardround_server.run_folder import INITIAL, STUDY, SUMMARY, RunFolder
 from wardround_shared.agreement import RUN_NAME
 from wardround_shared.errors import RunFolderError
 from wardround_shared.study import Study, load_study, study_text
+
+if TYPE_CHECKING:
+    from wardround_server.initial_weights import Weights
 
 RECORD = "run.json"
 STATUS = "status.json"
@@ -69,12 +72,23 @@ class Runs:
         seed: int,
         now: datetime,
         sites: tuple[str, ...] = (),
+        weights: Path | None = None,
     ) -> RunRecord:
         """Ask for a run.
 
+        Args:
+            study: of the run.
+            name: of the run; none: that of the study and the time.
+            seed: of what the model starts from.
+            now: the time.
+            sites: that are waited for.
+            weights: a file to start from instead.
+
         Raises:
             RunFolderError: the name is taken or none, or the folder cannot be made.
+            RunError: there are no weights in the file.
         """
+        start = None if weights is None else _read_weights(weights)
         name = self._free_name(study.study.name, now) if name is None else name
         if not RUN_NAME.fullmatch(name):
             raise RunFolderError(
@@ -85,6 +99,8 @@ class Runs:
             raise RunFolderError(f"There is a run {name} already; give another name with --name.")
         folder = RunFolder.create(self.folder / name, durable=True)
         folder.write_text(STUDY, study_text(study))
+        if start is not None:
+            folder.write_arrays(INITIAL, *start)
         record = RunRecord(
             name=name,
             study=study.study.name,
@@ -186,3 +202,9 @@ class Runs:
             yield
         finally:
             os.close(file)
+
+
+def _read_weights(file: Path) -> "tuple[Weights, dict[str, str]]":
+    from wardround_server.initial_weights import read_weights  # noqa: PLC0415 - imports torch
+
+    return read_weights(file)
