@@ -108,14 +108,17 @@ def admit(
         say("Fingerprint of its keys, to be read to you by the hospital over the telephone:")
         say(f"    {candidate.fingerprint}")
         confirm(f"Is it the same, and shall {candidate.site} be admitted?", yes=yes)
+        _require_audit(opened.audit_log)
         admitted = admission.admit(
             opened,
             candidate,
-            answer=answer or request.with_suffix(".wardround-answer"),
+            answer=request.with_suffix(".wardround-answer") if answer is None else answer,
             now=datetime.now(UTC),
             consortium_key=consortium_key,
+            noted=lambda version: _audit(
+                opened.audit_log, "admitted", site=candidate.site, version=version
+            ),
         )
-        _audit(opened.audit_log, "admitted", site=admitted.site, version=admitted.version)
     say(f"{admitted.site} is in version {admitted.version} of the roster.")
     say(f"Send {admitted.answer} to it, and read it this fingerprint over the telephone:")
     say(f"    {admitted.fingerprint}")
@@ -135,6 +138,7 @@ def revoke(
 
         opened = ServerHome.open(home)
         confirm(f"Shall {site} be taken out of the roster?", yes=yes)
+        _require_audit(opened.audit_log)
         revoked = admission.revoke(
             opened, site, now=datetime.now(UTC), consortium_key=consortium_key
         )
@@ -173,7 +177,7 @@ def submit(  # noqa: PLR0917 - typer reads them
         list[str] | None,
         typer.Option(help="A site that the run waits for and is of; may be repeated."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the initial model.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the initial model.")] = 0,
     weights: Annotated[
         Path | None, typer.Option(help="Start from the weights in this file (docs/models.md).")
     ] = None,
@@ -188,6 +192,7 @@ def submit(  # noqa: PLR0917 - typer reads them
         opened = ServerHome.open(home)
         loaded = load_study(Path(study), overrides=set_ or [])
         _require_admitted(opened, site or [])
+        _require_audit(opened.audit_log)
         record = Runs(opened.runs).submit(
             loaded,
             name=name,
@@ -209,11 +214,14 @@ def stop(run: RunName, home: Home) -> None:
     """Stop a run between two steps; `resume` goes on with it."""
     with errors():
         from wardround_server.daemon.runs import Runs  # noqa: PLC0415 - takes a while
+        from wardround_server.enrolment.home import ServerHome  # noqa: PLC0415
 
-        record = Runs(home / "runs").change(run, "stopped", only={"submitted", "running"})
+        opened = ServerHome.open(home)
+        _require_audit(opened.audit_log)
+        record = Runs(opened.runs).change(run, "stopped", only={"submitted", "running"})
         if record.state != "stopped":
             raise _not_possible(run, record.state, "stopped")
-        _audit(home / "audit.jsonl", "stopped", run=run)
+        _audit(opened.audit_log, "stopped", run=run)
     say(f"run {run} is stopped.")
 
 
@@ -222,11 +230,14 @@ def resume(run: RunName, home: Home) -> None:
     """Go on with a run that was stopped, or that failed."""
     with errors():
         from wardround_server.daemon.runs import Runs  # noqa: PLC0415 - takes a while
+        from wardround_server.enrolment.home import ServerHome  # noqa: PLC0415
 
-        record = Runs(home / "runs").change(run, "submitted", only={"stopped", "failed"})
+        opened = ServerHome.open(home)
+        _require_audit(opened.audit_log)
+        record = Runs(opened.runs).change(run, "submitted", only={"stopped", "failed"})
         if record.state != "submitted":
             raise _not_possible(run, record.state, "resumed")
-        _audit(home / "audit.jsonl", "resumed", run=run)
+        _audit(opened.audit_log, "resumed", run=run)
     say(f"run {run} goes on when the daemon looks next.")
 
 
@@ -277,13 +288,12 @@ def show_certificate(home: Home, json_: Json = False) -> None:
     """The certificate that sites see, and until when it holds."""
     with errors():
         from wardround_server.enrolment import renewal  # noqa: PLC0415 - takes a while
-        from wardround_server.enrolment.heard import without_authorities  # noqa: PLC0415
         from wardround_server.enrolment.home import ServerHome  # noqa: PLC0415
 
         opened = ServerHome.open(home)
         facts = renewal.certificate_facts(opened)
         under_way = renewal.rotating(opened)
-        unheard = without_authorities(opened) if under_way else ()
+        unheard = renewal.without_authorities(opened) if under_way else ()
     content = {
         "names": list(facts.names),
         "serial": facts.serial,
@@ -311,6 +321,7 @@ def renew(home: Home) -> None:
         from wardround_server.enrolment.home import ServerHome  # noqa: PLC0415
 
         opened = ServerHome.open(home)
+        _require_audit(opened.audit_log)
         facts = renewal.renew_server(opened, now=datetime.now(UTC))
         _audit(opened.audit_log, "certificate", until=facts.ends)
     say(f"The server's certificate is valid until {facts.ends:%Y-%m-%d}.")
@@ -326,6 +337,7 @@ def rotate(home: Home, consortium_key: Key = None) -> None:
         from wardround_server.enrolment.home import ServerHome  # noqa: PLC0415
 
         opened = ServerHome.open(home)
+        _require_audit(opened.audit_log)
         facts = renewal.rotate_ca(opened, now=datetime.now(UTC), consortium_key=consortium_key)
         _audit(opened.audit_log, "roster", version=facts.version)
     say(
@@ -350,6 +362,7 @@ def finish(
         from wardround_server.enrolment.home import ServerHome  # noqa: PLC0415
 
         opened = ServerHome.open(home)
+        _require_audit(opened.audit_log)
         facts = renewal.finish_rotation(
             opened, now=datetime.now(UTC), consortium_key=consortium_key, at_once=at_once
         )
@@ -379,6 +392,13 @@ def _audit(file: Path, event: str, **fields: str | int | datetime) -> None:
     from wardround_shared.audit_log import AuditLog  # noqa: PLC0415 - takes a while
 
     AuditLog(file).append(event, **fields)
+
+
+def _require_audit(file: Path) -> None:
+    """Nothing is changed whose line could not be appended to the audit log."""
+    from wardround_shared.audit_log import AuditLog  # noqa: PLC0415 - takes a while
+
+    AuditLog(file).require_appendable()
 
 
 def _require_admitted(home: Any, sites: list[str]) -> None:

@@ -73,7 +73,7 @@ def simulate(  # noqa: PLR0917 - the command's options
     out: Annotated[
         Path | None, typer.Option(help="The run folder [default: runs/NAME-TIME].")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything but noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of everything but noise.")] = 0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a study key.")
     ] = None,

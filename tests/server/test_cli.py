@@ -5,11 +5,12 @@ import re
 
 import pytest
 import typer
-from consortia import Consortium
+from consortia import Consortium, everything
 from typer.testing import CliRunner
 
 from wardround_server.cli import app
 from wardround_server.daemon.runs import Runs
+from wardround_server.enrolment.rosters import current_roster
 from wardround_shared.audit_log import verify
 
 
@@ -131,6 +132,55 @@ def test_a_site_is_let_in_and_put_out_with_a_line_in_the_log(centre):
     assert file.with_suffix(".wardround-answer").exists()
     assert ask("revoke", "south", "--home", centre.home.folder, typed="y\n").exit_code == 0
     assert events(centre) == ["admitted", "revoked"]
+
+
+def test_whoever_is_let_in_again_is_not_noted_again(centre):
+    request = centre.folder / "north.wardround-request"
+    before = events(centre)
+    assert ask("admit", request, "--home", centre.home.folder, "--yes").exit_code == 0
+    assert events(centre) == before
+
+
+@pytest.mark.parametrize("answer", [".", "missing/north.answer"])
+def test_an_answer_that_cannot_be_written_lets_nobody_in(centre, answer):
+    request = centre.request(centre.site("south"))
+    version = current_roster(centre.home).version
+    result = ask("admit", request, "--answer", answer, "--home", centre.home.folder, "--yes")
+    assert result.exit_code == 1
+    assert "name another file with --answer" in result.stderr
+    assert current_roster(centre.home).version == version
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("revoke", "north", "--yes"),
+        ("admit", "REQUEST", "--yes"),
+        ("certificates", "renew"),
+        ("certificates", "rotate"),
+        ("certificates", "finish", "--at-once"),
+        ("submit", "STUDY"),
+        ("stop", "trial"),
+        ("resume", "trial"),
+    ],
+    ids=" ".join,
+)
+def test_without_a_sound_log_nothing_is_changed(centre, study_file, arguments):
+    places = {"STUDY": study_file, "REQUEST": centre.request(centre.site("south"))}
+    ask("submit", study_file, "--name", "trial", "--home", centre.home.folder)
+    if "finish" in arguments:
+        ask("certificates", "rotate", "--home", centre.home.folder)
+    if "resume" in arguments:
+        ask("stop", "trial", "--home", centre.home.folder)
+    with centre.home.audit_log.open("ab") as file:
+        file.write(b'{"half": ')
+        file.write(b"1}\n")
+    before = everything(centre.home.folder)
+    given = [places.get(one, one) for one in arguments]
+    result = ask(*given, "--home", centre.home.folder)
+    assert result.exit_code == 1
+    assert "audit" in result.stderr
+    assert everything(centre.home.folder) == before
 
 
 def test_the_key_may_be_kept_elsewhere(centre, tmp_path):

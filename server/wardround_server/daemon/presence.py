@@ -7,11 +7,17 @@ from typing import NamedTuple
 from wardround_server.daemon.delivery import Delivery
 from wardround_server.greeting import Joined
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 15.0, 300.0
 _LOOK_SECONDS = 1.0
 
-Greet = Callable[[tuple[int, ...]], Joined]
-"""Greets these nodes again."""
+BRIEF_SECONDS, PATIENT_SECONDS = 8.0, 60.0
+"""How long a greeting is waited for: between two rounds, and where the run waits for sites anyway.
+
+A site that needs longer, since it reads its data first, has them read when it is greeted again.
+"""
+
+Greet = Callable[[tuple[int, ...], float], Joined]
+"""Greets these nodes again, and waits so many seconds for them."""
 
 
 class _Tried(NamedTuple):
@@ -68,13 +74,13 @@ class Presence:
 
     def invited(self, needed: int) -> Mapping[int, str]:
         """See `Attendance.invited`."""
-        self._look_outside()
+        self._look_outside(BRIEF_SECONDS)
         if len(self._inside) < needed:
             self._waiting(dict(self._outside))
         while len(self._inside) < needed:
             self._check()
             self._sleep(_LOOK_SECONDS)
-            self._look_outside()
+            self._look_outside(PATIENT_SECONDS)
         return dict(sorted(self._inside.items(), key=lambda item: item[1]))
 
     def missed(self, sites: Mapping[str, str]) -> None:
@@ -87,12 +93,12 @@ class Presence:
             self._outside |= left
             self._told(left, {})
 
-    def _look_outside(self) -> None:
-        """Greet the nodes outside whose turn it is."""
+    def _look_outside(self, patience: float) -> None:
+        """Greet the nodes outside whose turn it is, and wait so many seconds for them."""
         due = tuple(node for node in self._delivery.online() if self._due(node))
         if not due:
             return
-        joined = self._greet(due)
+        joined = self._greet(due, patience)
         self._put_off(due)
         for node, site in joined.names.items():
             self._inside = {n: known for n, known in self._inside.items() if known != site}

@@ -118,7 +118,9 @@ class Runner:
             return Presence(
                 joined,
                 delivery=delivery,
-                greet=lambda nodes: self._greet_again(introduction, joined, nodes),
+                greet=lambda nodes, patience: self._greet_again(
+                    introduction, joined, nodes, patience
+                ),
                 told=self._status.moved,
                 waiting=self._status.waiting_outside,
                 check=self._check,
@@ -176,7 +178,10 @@ class Runner:
 
         def greeted(site: str, offered: Offer) -> None:
             version = SignedRoster.parse(offered.roster.encode()).version
-            note_heard(self._home, {site: version})
+            try:
+                note_heard(self._home, {site: version})
+            except WardroundError as error:
+                _log.warning("which roster %s has cannot be noted: %s", site, error)
 
         self._status.name_of = site_of
         return Introduction(
@@ -205,13 +210,13 @@ class Runner:
         )
 
     def _greet_again(
-        self, introduction: Introduction, first: Joined, nodes: tuple[int, ...]
+        self, introduction: Introduction, first: Joined, nodes: tuple[int, ...], patience: float
     ) -> Joined:
         joined = greet(
             dataclasses.replace(introduction, only=nodes),
             self._header,
             minimum_sites=0,
-            deadline=self._study.aggregation.deadline,
+            deadline=min(patience, self._study.aggregation.deadline),
             members=None if introduction.roster is None else introduction.roster.sites,
             shapes=first.shapes,
         )

@@ -4,6 +4,8 @@ A request says by its signatures only that whoever wrote it has its keys. That t
 hospital's is for the person who compares the fingerprint; until `admit` nothing is changed.
 """
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -110,16 +112,26 @@ def admit(
     answer: Path,
     now: datetime,
     consortium_key: Path | None = None,
+    noted: Callable[[int], object] = lambda _version: None,
 ) -> Admitted:
     """Put a site's line into the roster, and write the answer for it.
 
     The version in force is read again: a candidate may have become impossible meanwhile.
+
+    Args:
+        home: of the server.
+        candidate: whom a person has judged.
+        answer: the file to write.
+        now: the time.
+        consortium_key: where it is kept, if not in the home.
+        noted: is told the version of a roster that has changed, before the answer is written.
 
     Raises:
         EnrolmentError: as for `read_request`; or the key or a file cannot be used.
         TrustError: as for `read_request`; or not the consortium's key.
     """
     request = candidate.request
+    _require_place(answer)
     with files.changing(home.folder):
         versions = history(home)
         roster = versions[-1]
@@ -129,6 +141,7 @@ def admit(
             lines = [*others, _line(request, now)]
             roster = following(home, key, now=now, lines=lines)
             files.change_together(home.folder, storing(home, roster))
+            noted(roster.version)
     admission = answer_of(home)
     files.write_for_others(answer, admission.to_bytes())
     return Admitted(
@@ -273,4 +286,16 @@ def _require_after_revocation(request: JoinRequest, versions: list[SignedRoster]
         raise TrustError(
             f"This request is of {request.made}, and {request.site} was revoked at {gone[-1]}; if "
             "it shall come back, have it make a new request."
+        )
+
+
+def _require_place(answer: Path) -> None:
+    """Refuse an answer that could not be written, before anything is changed.
+
+    Raises:
+        EnrolmentError: it is a folder, or has none that can be written.
+    """
+    if answer.is_dir() or not os.access(answer.absolute().parent, os.W_OK | os.X_OK):
+        raise EnrolmentError(
+            f"{answer}: the answer cannot be written there; name another file with --answer."
         )

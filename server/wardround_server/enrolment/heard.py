@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 
 from wardround_server.enrolment.home import ServerHome
-from wardround_server.enrolment.rosters import current_roster, history
 from wardround_shared.consortium import files
 
 
@@ -21,29 +20,16 @@ def heard(home: ServerHome) -> dict[str, int]:
 
 
 def note_heard(home: ServerHome, versions: Mapping[str, int]) -> None:
-    """Note the versions of sites.
+    """Note the versions of sites; what was said late lowers none.
 
     Raises:
         EnrolmentError: the home cannot be written.
     """
-    if versions.items() <= heard(home).items():
+    known = heard(home)
+    if all(known.get(site, 0) >= version for site, version in versions.items()):
         return
     with files.changing(home.folder):
-        known = heard(home) | dict(versions)
-        files.change_together(home.folder, {home.heard: json.dumps(known).encode()})
-
-
-def without_authorities(home: ServerHome) -> tuple[str, ...]:
-    """Sites of the roster that are not known to have the authorities in force.
-
-    Raises:
-        EnrolmentError, TrustError: as for `history`.
-    """
-    current = current_roster(home)
-    since = current.version
-    for earlier in reversed(history(home)):
-        if earlier.authorities != current.authorities:
-            break
-        since = earlier.version
-    known = heard(home)
-    return tuple(line.site for line in current.lines if known.get(line.site, 0) < since)
+        known = heard(home)
+        newer = {site: max(version, known.get(site, 0)) for site, version in versions.items()}
+        content = json.dumps(known | newer).encode()
+        files.change_together(home.folder, {home.heard: content})

@@ -22,9 +22,9 @@ from wardround_server.enrolment.certificates import (
     new_authority,
     new_server_certificate,
 )
-from wardround_server.enrolment.heard import without_authorities
+from wardround_server.enrolment.heard import heard
 from wardround_server.enrolment.home import ServerHome
-from wardround_server.enrolment.rosters import current_roster, following, storing
+from wardround_server.enrolment.rosters import current_roster, following, history, storing
 from wardround_shared.consortium import files
 from wardround_shared.consortium.authorities import authorities_of, bundle
 from wardround_shared.errors import EnrolmentError
@@ -70,6 +70,24 @@ def certificate_facts(home: ServerHome) -> CertificateFacts:
 def rotating(home: ServerHome) -> bool:
     """Whether a change of authority was begun and not finished."""
     return home.next_authority_key.exists()
+
+
+def without_authorities(home: ServerHome) -> tuple[str, ...]:
+    """Sites of the roster that are not known to have the authorities in force.
+
+    Raises:
+        EnrolmentError, TrustError: as for `history`.
+    """
+    versions = history(home)
+    newest, known = versions[-1], heard(home)
+    since = len(versions) - 1
+    while since and versions[since - 1].authorities == newest.authorities:
+        since -= 1
+    if since == 0:
+        return ()
+    # Who was admitted after that has them from its answer.
+    concerned = [line.site for line in newest.lines if versions[since - 1].line(line.site)]
+    return tuple(site for site in concerned if known.get(site, 0) < versions[since].version)
 
 
 def renew_server(home: ServerHome, *, now: datetime) -> CertificateFacts:

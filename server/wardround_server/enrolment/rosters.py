@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from wardround_server.enrolment.heard import heard
 from wardround_server.enrolment.home import ServerHome
 from wardround_shared.consortium import files
 from wardround_shared.consortium.fields import iso_time, moment_of, node_key_pem
@@ -13,7 +14,10 @@ from wardround_shared.consortium.roster_file import RosterLine, SignedRoster
 from wardround_shared.errors import EnrolmentError, TrustError
 
 OVERLAP = timedelta(days=14)
-"""How long a node key that was replaced may still connect, so that its site gets the news."""
+"""How long at least a node key that was replaced may still connect.
+
+A site that is not known to have the news may for longer: they come over that connection.
+"""
 
 
 def current_roster(home: ServerHome) -> SignedRoster:
@@ -101,19 +105,23 @@ def take_back(home: ServerHome, data: bytes) -> SignedRoster:
 def node_keys(home: ServerHome, *, now: datetime) -> dict[bytes, str]:
     """Which node keys may connect: key in PEM, as Flower registers it -> site.
 
-    These are the keys of the version in force, and those that they have replaced within `OVERLAP`.
+    These are the keys of the version in force, and those that they have replaced within `OVERLAP`,
+    or at a site that is not known to have heard of it.
 
     Raises:
         EnrolmentError, TrustError: as for `history`.
     """
     versions = history(home)
     allowed = {line.node_key: line.site for line in versions[-1].lines}
+    known = heard(home)
     for at, newer in enumerate(versions[1:], start=1):
-        if now - moment_of(newer.issued) < OVERLAP:
-            for line in versions[at - 1].lines:
-                # Not of a site that is gone, or was gone for a while: that was a revocation.
-                if all(later.line(line.site) for later in versions[at:]):
-                    allowed.setdefault(line.node_key, line.site)
+        recent = now - moment_of(newer.issued) < OVERLAP
+        for line in versions[at - 1].lines:
+            if not recent and known.get(line.site, 0) >= newer.version:
+                continue
+            # Not of a site that is gone, or was gone for a while: that was a revocation.
+            if all(later.line(line.site) for later in versions[at:]):
+                allowed.setdefault(line.node_key, line.site)
     return {node_key_pem(line): site for line, site in allowed.items()}
 
 

@@ -5,12 +5,9 @@ from itertools import pairwise
 import pytest
 from scripted_clock import ScriptedClock
 
-from wardround_server.daemon.presence import Presence
+from wardround_server.daemon.presence import BRIEF_SECONDS, PATIENT_SECONDS, Presence
 from wardround_server.greeting import Joined
 from wardround_shared.errors import StoppedError
-
-GREETING_SECONDS = 60.0
-"""What greeting a silent node costs."""
 
 
 class Consortium:
@@ -22,6 +19,7 @@ class Consortium:
         self.connections = dict.fromkeys(self.sites, "1")
         self.silent = set()
         self.greeted = []
+        self.patience = []
 
     def online(self):
         return tuple(sorted(self.connections))
@@ -29,11 +27,12 @@ class Consortium:
     def connected(self, node):
         return self.connections.get(node, "")
 
-    def greet(self, nodes):
+    def greet(self, nodes, patience):
         self.greeted += [(self.clock.now, node) for node in nodes]
         names = {n: self.sites[n] for n in nodes if n not in self.silent}
         if len(names) < len(nodes):
-            self.clock.now += GREETING_SECONDS
+            self.clock.now += patience
+            self.patience.append(patience)
         return Joined(names=names, absent=(), shapes=())
 
 
@@ -109,11 +108,13 @@ def test_a_node_that_is_connected_and_never_answers_costs_less_and_less(scene):
         rounds += 1
     moments = [at for at, _ in scene.there.greeted]
     between = [later - earlier for earlier, later in pairwise(moments)]
-    pauses = [gap - GREETING_SECONDS for gap in between]
+    pauses = [gap - BRIEF_SECONDS for gap in between]
     assert pauses == sorted(pauses)
-    assert pauses[0] == pytest.approx(10, abs=2)
+    assert pauses[0] == pytest.approx(30, abs=2)
     assert pauses[-1] == pytest.approx(300, abs=2)
-    assert rounds > 0.8 * 4 * 3600
+    assert rounds > 0.95 * 4 * 3600
+    first_hour = sum(began <= moment < began + 3600 for moment in moments)
+    assert first_hour * BRIEF_SECONDS < 130
 
 
 def test_a_node_that_comes_back_begins_anew(scene):
@@ -127,7 +128,7 @@ def test_a_node_that_comes_back_begins_anew(scene):
     assert "north" in scene.invited()
     scene.there.silent = {2}
     scene.presence.missed({"north": "silent"})
-    scene.clock.now += 6
+    scene.clock.now += 16
     greeted = len(scene.there.greeted)
     scene.invited()
     assert len(scene.there.greeted) == greeted + 1
@@ -159,6 +160,7 @@ def test_below_the_minimum_it_waits_and_says_for_whom(scene):
     scene.clock.told.append(lambda now: scene.there.silent.clear() if now > 1500 else None)
     assert scene.invited(3) == ["east", "north", "west"]
     assert scene.waited == [{"north": "no answer"}]
+    assert set(scene.there.patience) == {PATIENT_SECONDS}
     assert scene.clock.now > 1500
 
 

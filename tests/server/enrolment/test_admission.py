@@ -12,6 +12,7 @@ from wardround_client.enrolment.home import SiteHome
 from wardround_client.enrolment.joining import write_request
 from wardround_client.enrolment.rotation import rotate
 from wardround_server.enrolment.admission import Step, admit, read_request, revoke
+from wardround_server.enrolment.heard import note_heard
 from wardround_server.enrolment.rosters import (
     OVERLAP,
     current_roster,
@@ -225,9 +226,16 @@ def test_replaced_keys_are_one_line_replaced_with_an_overlap(centre):
     both = node_keys(centre.home, now=centre.now)
     assert both[node_key_pem(old.node_line)] == both[node_key_pem(line.node_key)] == "hospital-a"
     assert len(both) == 3
-    later = node_keys(centre.home, now=centre.now + OVERLAP)
-    assert node_key_pem(old.node_line) not in later
-    assert len(later) == 2
+    # The news come over that connection: it is not closed before they are known to be there.
+    later = centre.now + OVERLAP
+    version = current_roster(centre.home).version
+    note_heard(centre.home, {"hospital-a": version - 1})
+    assert node_keys(centre.home, now=later) == both
+    note_heard(centre.home, {"hospital-a": version})
+    assert node_keys(centre.home, now=centre.now) == both
+    alone = node_keys(centre.home, now=later)
+    assert node_key_pem(old.node_line) not in alone
+    assert len(alone) == 2
 
 
 def test_replaced_keys_of_a_site_that_was_revoked_open_nothing(centre):

@@ -3,8 +3,9 @@
 import pytest
 from consortia import Consortium, everything
 
-from wardround_server.enrolment.heard import heard, note_heard, without_authorities
-from wardround_server.enrolment.renewal import finish_rotation, rotate_ca
+from wardround_client.enrolment.rotation import rotate
+from wardround_server.enrolment.heard import heard, note_heard
+from wardround_server.enrolment.renewal import finish_rotation, rotate_ca, without_authorities
 from wardround_shared.errors import EnrolmentError
 
 
@@ -21,6 +22,7 @@ def test_what_was_heard_is_kept_by_site(centre):
     note_heard(centre.home, {"north": 3})
     note_heard(centre.home, {"south": 2})
     note_heard(centre.home, {"south": 3})
+    note_heard(centre.home, {"north": 1, "south": 2})  # said late
     assert heard(centre.home) == {"north": 3, "south": 3}
     before = centre.home.heard.stat().st_mtime_ns
     note_heard(centre.home, {"north": 3})
@@ -47,13 +49,23 @@ def test_nobody_is_cut_off_by_a_new_authority_unless_it_is_asked_for(centre):
         finish_rotation(home, now=centre.later())
     assert everything(home.folder) == before
 
-    # Later versions bring the authorities too, whatever else they bring.
+    # A new site has them from its answer. Later versions bring them too, whatever else they bring.
     centre.join(centre.site("west"))
+    assert without_authorities(home) == ("south",)
     note_heard(home, {"south": version + 1})
-    assert without_authorities(home) == ("west",)
-    note_heard(home, {"west": version + 1})
+    assert without_authorities(home) == ()
     finish_rotation(home, now=centre.later())
     assert without_authorities(home) == ("north", "south", "west")
+
+
+def test_new_keys_of_an_old_site_bring_it_nothing(centre):
+    site = centre.site("west")
+    centre.join(site)
+    rotate_ca(centre.home, now=centre.later())
+    request = centre.folder / "again.wardround-request"
+    rotate(site, request, now=centre.later())
+    centre.admit(request)
+    assert "west" in without_authorities(centre.home)
 
 
 def test_after_a_theft_it_is_not_waited_for(centre):
