@@ -15,12 +15,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wardround_shared.errors import RunError
+from wardround_shared.errors import EnrolmentError, RunError
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +32,9 @@ ORPHANED = 75
 
 RENEW = 3
 """Exit code of a child that asks to be started anew, at once."""
+
+NOT_STARTED = os.EX_OSERR
+"""Exit code of a child that this machine could not start: too many processes, or no memory."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _SETTLED = 0.2, 20.0, 60.0
 
@@ -56,41 +59,45 @@ class Program:
 
 
 class Child:
-    """A running program."""
+    """A running program; one that cannot be started is one that has ended."""
 
     def __init__(self, program: Program) -> None:
-        """Start it.
-
-        Raises:
-            OSError: it cannot be started.
-        """
         self.name = program.name
-        self._process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", program.module],
-            stdin=subprocess.PIPE,
-            env={**os.environ, **program.environment},
-            pass_fds=program.descriptors,
-        )
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-m", program.module],
+                stdin=subprocess.PIPE,
+                env={**os.environ, **program.environment},
+                pass_fds=program.descriptors,
+            )
+        except OSError as error:
+            _log.error("%s cannot be started (%s)", self.name, error.strerror)
+            return
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(dict(program.settings)).encode() + b"\n")
-        self._process.stdin.flush()
+        # Who does not read has ended, and its exit code says so.
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(dict(program.settings)).encode() + b"\n")
+            self._process.stdin.flush()
 
     @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
+    def pid(self) -> int | None:
+        """Its process id; none if it was not started."""
+        return None if self._process is None else self._process.pid
 
     def ended(self) -> int | None:
         """Its exit code, once it has ended."""
-        return self._process.poll()
+        return NOT_STARTED if self._process is None else self._process.poll()
 
     def ask_to_end(self) -> None:
         """SIGTERM, unless it has ended."""
-        if self._process.poll() is None:
+        if self._process is not None and self._process.poll() is None:
             self._process.terminate()
 
     def wait_for_end(self, seconds: float = GRACE_SECONDS) -> int:
         """Its exit code; it is killed if it has not ended after so long."""
+        if self._process is None:
+            return NOT_STARTED
         try:
             code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -98,7 +105,8 @@ class Child:
             self._process.kill()
             code = self._process.wait()
         if self._process.stdin is not None:
-            self._process.stdin.close()
+            with suppress(BrokenPipeError):  # what it has not read
+                self._process.stdin.close()
         return code
 
 
@@ -116,13 +124,18 @@ class Backoff:
         """Whether it may be started now."""
         return self._clock() >= self._next
 
+    @property
+    def lasted(self) -> float:
+        """Seconds since the last start."""
+        return self._clock() - self._started
+
     def started(self) -> None:
         """Note a start."""
         self._started = self._clock()
 
     def ended(self) -> float:
         """Note an end; returns the pause in seconds. What had run for long begins anew."""
-        settled = self._clock() - self._started > _SETTLED
+        settled = self.lasted > _SETTLED
         self._pause = (
             _FIRST_PAUSE if settled or not self._pause else min(2 * self._pause, _LONGEST_PAUSE)
         )
@@ -144,14 +157,28 @@ def alone(folder: Path) -> Iterator[None]:
 
     Raises:
         RunError: there is another one.
+        EnrolmentError: the home cannot be written.
     """
-    file = os.open(folder / "daemon.lock", os.O_CREAT | os.O_RDWR, 0o600)
+    lock = folder / "daemon.lock"
+    try:
+        file = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise EnrolmentError(
+            f"{lock}: cannot be written ({error.strerror}); start the daemon as the user to whom "
+            "the home belongs, or give that user the folder with chown."
+        ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(file)
         raise RunError(
             f"{folder}: another daemon serves this home already; stop it first."
+        ) from error
+    except OSError as error:
+        os.close(file)
+        raise EnrolmentError(
+            f"{lock}: cannot be locked ({error.strerror}); the home has to lie on a disk of this "
+            "machine."
         ) from error
     try:
         yield

@@ -10,8 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from wardround_shared.errors import RunError
-from wardround_shared.supervision import ORPHANED, Backoff, Child, Program, alone, free_port
+from wardround_shared import supervision
+from wardround_shared.errors import EnrolmentError, RunError
+from wardround_shared.supervision import (
+    NOT_STARTED,
+    ORPHANED,
+    Backoff,
+    Child,
+    Program,
+    alone,
+    free_port,
+)
 
 HERE = Path(__file__).parents[2] / "shared"
 
@@ -140,6 +149,32 @@ def test_a_child_that_does_not_listen_is_killed(family):
     assert other.ended() is None
 
 
+def test_a_child_that_dies_at_once_ends_nobody_else(modules, monkeypatch):
+    """A daemon would die with it, and nothing would be started again."""
+    start = subprocess.Popen
+
+    def dead(*arguments, **settings):
+        process = start(*arguments, **settings)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        return process
+
+    monkeypatch.setattr(supervision.subprocess, "Popen", dead)
+    (modules / "dies.py").write_text("import sys; sys.exit(7)")
+    child = Child(Program(name="child", module="dies", settings={"secret": "s"}))
+    assert child.ended() == 7
+    assert child.wait_for_end() == 7
+
+
+def test_a_child_that_cannot_be_started_has_ended(modules, monkeypatch):
+    def full(*_, **__):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(supervision.subprocess, "Popen", full)
+    child = Child(Program(name="child", module="a_child", settings={}))
+    child.ask_to_end()
+    assert (child.ended(), child.wait_for_end(), child.pid) == (NOT_STARTED, NOT_STARTED, None)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_nobody_outlives_a_parent_that_was_killed(modules, how):
     says = [modules / "one", modules / "two"]
@@ -221,6 +256,20 @@ def test_one_daemon_serves_a_home_and_its_lock_ends_with_it(tmp_path):
     with alone(tmp_path):
         pass
     assert (tmp_path / "daemon.lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_home_that_cannot_be_written_is_said_in_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "daemon.lock").mkdir()
+    with pytest.raises(EnrolmentError, match=r"Is a directory.*chown"), alone(tmp_path):
+        pytest.fail("alone")
+    (tmp_path / "daemon.lock").rmdir()
+
+    def no_locks(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(supervision.fcntl, "flock", no_locks)
+    with pytest.raises(EnrolmentError, match="No locks available"), alone(tmp_path):
+        pytest.fail("alone")
 
 
 def test_a_free_port_can_be_listened_at():
