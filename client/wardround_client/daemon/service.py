@@ -10,7 +10,9 @@ import secrets
 import signal
 import socket
 import time
+from collections.abc import Callable
 
+from wardround_client.daemon.endings import Endings
 from wardround_client.daemon.pulse import Pulse
 from wardround_client.enrolment.home import SiteHome
 from wardround_client.enrolment.joining import membership
@@ -37,10 +39,12 @@ class Service:
             WardroundError: the site has not joined, or its policy or ledger is not in order.
         """
         self._home = home
-        self._name = membership(home).site
+        member = membership(home)
+        self._name, self.server = member.site, member.server
         load_policy(home.policy)
         Ledger.open(home.folder, site=self._name)
         self._audit = AuditLog(home.audit_log)
+        self._endings = Endings(self._audit)
         self._ending = False
         self._pause = Backoff()
         self._pair: tuple[Child, ...] = ()
@@ -50,8 +54,11 @@ class Service:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
 
+        Without its audit log nothing goes on: what cannot be written ends the daemon.
+
         Raises:
             RunError: another daemon serves this home.
+            AuditError: the audit log cannot be written; both processes have ended.
         """
         os.umask(0o077)
         os.environ.update(local_without_proxy(os.environ))
@@ -94,8 +101,9 @@ class Service:
             _log.info("keys have changed, or nothing was asked for long; starting anew")
             return
         pause = self._pause.ended()
-        _log.error("the %s has ended (%d); started again in %.1f s", child.name, code, pause)
-        self._audit.append("restarted", process=child.name, exit=code)
+        refusal = self._endings.note(child.name, code)
+        why = "" if refusal is None else f": {refusal.sentence}"
+        _log.error("the %s has ended (%d); started again in %.1f s%s", child.name, code, pause, why)
 
     def _start(self) -> None:
         settings = membership(self._home)
@@ -145,6 +153,16 @@ class Service:
             self._listening = None
 
 
-def serve(home: SiteHome) -> None:
-    """Run the daemon of a home."""
-    Service(home).run()
+def serve(home: SiteHome, *, ready: Callable[[str], None] = lambda _server: None) -> None:
+    """Run the daemon of a home.
+
+    Args:
+        home: of a site that has joined.
+        ready: is told the server's address, once everything here is in order.
+
+    Raises:
+        WardroundError: as `Service` and its `run`.
+    """
+    service = Service(home)
+    ready(service.server)
+    service.run()

@@ -7,9 +7,11 @@ Flower's server takes the old connection for alive for a minute. Its local API a
 """
 
 import functools
+import logging
 import os
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from typing import Any, TypeVar
 import uvicorn
 
 from wardround_client.durable import replace
+from wardround_client.flower.refusal import Refusal
 from wardround_shared.flower import require_tested_flwr, with_token
 
 require_tested_flwr()
@@ -35,6 +38,7 @@ from flwr.proto.fleet_pb2 import (  # noqa: E402
     DeactivateNodeRequest,
 )
 from flwr.supercore import heartbeat  # noqa: E402
+from flwr.supercore.error import FlowerError  # noqa: E402
 from flwr.supercore.object_store import ObjectStoreFactory  # noqa: E402
 from flwr.supercore.retry import http_retry  # noqa: E402
 from flwr.supercore.run import RunNotRunningException  # noqa: E402
@@ -44,6 +48,8 @@ from flwr.supernode.main import create_app  # noqa: E402
 from flwr.supernode.nodestate import NodeStateFactory  # noqa: E402
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 _HEARTBEAT_SECONDS = 15
 """A node is taken for dead after two of them."""
@@ -79,7 +85,11 @@ class Connection:
 
 
 def connect(connection: Connection) -> None:
-    """Serve until SIGTERM, or until the server refuses this node."""
+    """Serve until SIGTERM, or until this node is refused.
+
+    Raises:
+        SystemExit: with the code of a `Refusal`, where there was one.
+    """
     state = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
     _serve_worker(connection, state)
     _patch(connection)
@@ -177,6 +187,16 @@ def _client_class(connection: Connection) -> type[FleetHttpClient]:
 
         def ActivateNode(self, request: ActivateNodeRequest) -> ActivateNodeResponse:  # noqa: N802
             try:
+                return self._activate(request)
+            except (httpx.HTTPStatusError, httpx.TransportError) as error:
+                if (refusal := _refusal_of(error)) is None:
+                    raise
+                _log.error("%s (%s)", refusal.sentence, _said(error))
+                # Flower would end the process for all of them with the same code.
+                raise SystemExit(int(refusal)) from error
+
+        def _activate(self, request: ActivateNodeRequest) -> ActivateNodeResponse:
+            try:
                 answer = super().ActivateNode(request)
             except httpx.HTTPStatusError as refused:
                 if not connection.node_id.exists():
@@ -191,6 +211,30 @@ def _client_class(connection: Connection) -> type[FleetHttpClient]:
             return answer
 
     return Client
+
+
+def _refusal_of(error: httpx.HTTPStatusError | httpx.TransportError) -> Refusal | None:
+    """Why this node was refused; None: it was not, and trying again may help."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return Refusal.of_status(error.response.status_code)
+    if isinstance(error, httpx.ProxyError):
+        return Refusal.PROXY
+    below: BaseException | None = error
+    while below is not None and not isinstance(below, ssl.SSLError):
+        below = below.__cause__ or below.__context__
+    # A connection that is cut off in the middle is nobody's refusal.
+    if below is None or isinstance(below, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return None
+    return Refusal.of_distrust(below)
+
+
+def _said(error: httpx.HTTPStatusError | httpx.TransportError) -> str:
+    """What the server, or the TLS library, says of it."""
+    if isinstance(error, httpx.HTTPStatusError):
+        found = FlowerError.from_json(error.response.text)
+        said = f"HTTP {error.response.status_code}"
+        return said if found is None else f"{said}: {found.message}"
+    return str(error)
 
 
 def _serve_worker(connection: Connection, state: NodeStateFactory) -> None:

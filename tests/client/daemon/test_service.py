@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -10,11 +11,15 @@ import httpx
 import pytest
 from consortia import Consortium
 from scripted_clock import ScriptedClock
+from typer.testing import CliRunner
 
+from wardround_client.cli import app
 from wardround_client.daemon import service as module
+from wardround_client.daemon.endings import AGAIN_SECONDS, FIRST, Endings
 from wardround_client.daemon.service import Service
+from wardround_client.flower.refusal import Refusal
 from wardround_client.flower.tasks import Tasks
-from wardround_shared.audit_log import verify
+from wardround_shared.audit_log import AuditLog, verify
 from wardround_shared.errors import EnrolmentError, LedgerError, PolicyError, RunError
 from wardround_shared.supervision import RENEW, Backoff, alone
 
@@ -56,6 +61,7 @@ class Scene:
         monkeypatch.setattr(module, "Child", self._child)
         self.service = Service(self.home)
         self.service._pause = Backoff(self.clock)
+        self.service._endings = Endings(AuditLog(self.home.audit_log), clock=self.clock)
 
     def _child(self, program):
         self.children.append(Child(program))
@@ -70,13 +76,25 @@ class Scene:
             self.clock.now += seconds
             self.service.look()
 
-    def events(self):
+    def end(self, code, times=1, *, which=0):
+        """So often one of them ends with this code, and both are started again."""
+        for _ in range(times):
+            self.look(2, seconds=20.0)
+            self.pair[which].code = code
+            self.look()
+
+    def lines(self):
         log = self.home.audit_log
         if not log.exists():
             return []
         assert not verify(log)
-        lines = map(json.loads, log.read_text().splitlines())
-        return [(line["event"], line.get("process")) for line in lines]
+        return [json.loads(line) for line in log.read_text().splitlines()]
+
+    def events(self):
+        return [(line["event"], line.get("process")) for line in self.lines()]
+
+    def reasons(self):
+        return [line["reason"] for line in self.lines() if line["event"] == "refused"]
 
 
 @pytest.fixture
@@ -135,6 +153,83 @@ def test_what_dies_again_and_again_is_started_less_often(scene):
         scene.pair[0].code = 1
         scene.look(1, seconds=0.5)
     assert len(scene.children) < 2 * 20
+
+
+def test_the_same_end_has_three_lines_and_then_one_an_hour(scene):
+    scene.end(1, times=20)
+    assert scene.events() == [("restarted", "supernode")] * FIRST
+    scene.end(1, which=1)
+    assert scene.events()[-1] == ("restarted", "worker"), "another process, so another line"
+    scene.end(2)
+    assert scene.lines()[-1]["exit"] == 2, "another end, so another line"
+    before = len(scene.lines())
+    scene.end(1, times=int(2 * AGAIN_SECONDS / 40.0))
+    assert len(scene.lines()) == before + 2
+
+
+def test_after_a_quiet_hour_an_end_is_news_again(scene):
+    scene.end(1, times=5)
+    scene.clock.now += AGAIN_SECONDS
+    scene.end(1, times=5)
+    assert len(scene.lines()) == 2 * FIRST
+
+
+@pytest.mark.parametrize("refusal", list(Refusal))
+def test_a_refusal_is_told_in_words_once_an_hour(scene, refusal):
+    scene.end(int(refusal), times=20)
+    assert scene.reasons() == [refusal.sentence]
+    scene.clock.now += AGAIN_SECONDS
+    scene.end(int(refusal), times=20)
+    assert scene.reasons() == [refusal.sentence] * 2
+
+
+def test_another_reason_is_told_at_once(scene):
+    scene.end(int(Refusal.DATES), times=4)
+    scene.end(int(Refusal.NOT_ADMITTED), times=4)
+    assert scene.reasons() == [Refusal.DATES.sentence, Refusal.NOT_ADMITTED.sentence]
+
+
+def test_a_node_that_was_let_in_at_the_second_try_was_not_refused(scene):
+    """A key that has just come into force is registered soon after."""
+    scene.end(int(Refusal.NOT_ADMITTED))
+    scene.end(1)
+    scene.end(int(Refusal.NOT_ADMITTED))
+    assert scene.reasons() == []
+    assert scene.events() == [("restarted", "supernode")] * 3
+
+
+@pytest.fixture
+def signals():
+    """What the daemon does with signals ends with the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    mask = os.umask(0o022)
+    yield
+    os.umask(mask)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals")
+def test_without_its_audit_log_the_site_ends_with_one_sentence(scene, monkeypatch):
+    """Nothing may happen that no line tells of."""
+
+    def ending(program):
+        child = scene._child(program)
+        file = scene.home.audit_log
+        file.write_text(file.read_text().replace("started", "stopped"))
+        child.code = 1
+        return child
+
+    monkeypatch.setattr(module, "Child", ending)
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.01)
+    result = CliRunner().invoke(app, ["start", "--home", str(scene.home.folder)])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), "a traceback"
+    said = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    assert "keep the file as it is" in said[0]
+    assert len(scene.children) == 2
+    assert all(child.code is not None for child in scene.children)
 
 
 @pytest.mark.parametrize("other", [None, 1, 0])

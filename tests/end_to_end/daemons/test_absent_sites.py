@@ -149,7 +149,7 @@ def test_a_site_that_is_revoked_while_a_run_goes_on_is_out_of_it(consortium, stu
     # Its connection is refused, again and again, and its log says so.
     until(
         lambda: (
-            [one for one in east.audit if one["event"] == "restarted"][-1:]
+            any("the site was revoked" in why for why in east.refusals())
             and "Failed to activate SuperNode" in east.tail(200)
         ),
         "the refusal at the site",
