@@ -216,10 +216,12 @@ class Approvals:
         """
         try:
             content = json.loads((self._folder / study_id / _RUN).read_text(encoding="utf-8"))
-            run: str = content["run"]
+            run = content["run"]
+            if not isinstance(run, str):  # null would read as unused
+                raise TypeError("no name of a run")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise _changed(study_id) from error
         return run
 

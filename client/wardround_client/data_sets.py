@@ -24,6 +24,7 @@ from wardround_client.cohort import Cohort, CohortSet, build_cohorts
 from wardround_client.cohort_pool import read_pool
 from wardround_client.durable import replace
 from wardround_client.sources import SetAside, Source, open_source
+from wardround_shared.consortium.files import why
 from wardround_shared.errors import CohortError, DataError, PrivacyError
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import Data, Study
@@ -70,8 +71,12 @@ class DataSets:
         try:
             text = self._file.read_text(encoding="utf-8") if self._file.exists() else ""
             return _File.model_validate(tomllib.loads(text)).data_sets
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise DataError(f"{self._file}: it cannot be read ({error}).") from error
+        except OSError as error:
+            raise DataError(f"{self._file}: it cannot be read ({why(error)}).") from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self._file}: this is not UTF-8 text; save it as such.") from error
+        except tomllib.TOMLDecodeError as error:
+            raise DataError(f"{self._file}: this is not a TOML file ({error}).") from error
         except ValidationError as error:
             fault = error.errors()[0]
             key = ".".join(str(part) for part in fault["loc"] if part != "[key]")
@@ -128,8 +133,12 @@ class DataSets:
                 "A data set's name has lower-case letters, digits and hyphens, 64 at most; take "
                 "another one."
             ) from None
-        except (OSError, UnicodeEncodeError) as error:
-            raise DataError(f"{self._file}: it cannot be written ({error}).") from error
+        except UnicodeEncodeError as error:
+            raise DataError(
+                "The name of the folder has letters that are not UTF-8; rename it."
+            ) from error
+        except OSError as error:
+            raise DataError(f"{self._file}: it cannot be written ({why(error)}).") from error
 
 
 def cohort_for(study: Study, data_set: DataSet, *, site: str, cache: Path) -> Cohort:

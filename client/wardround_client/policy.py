@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from wardround_client.ledger import Cap
 from wardround_client.rules import Rules
+from wardround_shared.consortium.files import why
 from wardround_shared.errors import NotAllowedError, PolicyError
 from wardround_shared.study import Study
 from wardround_shared.study.section import Section
@@ -70,8 +71,9 @@ def _normal(value: float) -> float:
 
 
 _Name = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_printable)]
-_Epsilon = Annotated[float, Field(gt=0), AfterValidator(_normal)]
-_Delta = Annotated[float, Field(gt=0, lt=1), AfterValidator(_normal)]
+# Strict takes an integer for a float, and neither a text nor a truth value.
+_Epsilon = Annotated[float, Field(strict=True, gt=0), AfterValidator(_normal)]
+_Delta = Annotated[float, Field(strict=True, gt=0, lt=1), AfterValidator(_normal)]
 
 
 class PrivacyPolicy(Section):
@@ -187,8 +189,12 @@ def load_policy(path: Path) -> Policy:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PolicyError(f"{path}: the policy file cannot be read ({error}).") from error
+    except OSError as error:
+        raise PolicyError(f"{path}: the policy file cannot be read ({why(error)}).") from error
+    except UnicodeDecodeError as error:
+        raise PolicyError(
+            f"{path}: the policy file cannot be read (it is not UTF-8 text; save it as such)."
+        ) from error
     return parse_policy(text, origin=str(path))
 
 

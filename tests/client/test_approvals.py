@@ -266,7 +266,9 @@ def test_a_new_decision_is_about_a_further_run(approved, again):
         approved.use_for(ID, "run-1")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", "{}", '"run-2"'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "7", "{}", '"run-2"', '{"run": null}', '{"run": 7}']
+)
 def test_what_it_was_used_for_cannot_be_lost_by_damage(approved, folder, text):
     approved.use_for(ID, "run-1")
     (folder / ID / "run.json").write_text(text)

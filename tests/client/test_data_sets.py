@@ -89,7 +89,7 @@ def test_an_unknown_name_lists_the_known_ones(data_sets, tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[data-sets.ecg", "cannot be read"),
+        ("[data-sets.ecg", "this is not a TOML file"),
         ("[data-sets.ecg]\nsource = 'table'", "data-sets.ecg.path"),
         ("[data-sets.ecg]\nsource = 'table'\npath = '/x'\nsites = 3", "data-sets.ecg.sites"),
         ("[data-sets.ECG]\nsource = 'table'\npath = '/x'", "data-sets.ECG"),

@@ -106,3 +106,16 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 def test_what_a_policy_says_stays_at_the_site():
     assert not PolicyError.may_leave_site
+
+
+@pytest.mark.parametrize("section", ["privacy", "data-sets.heart"])
+@pytest.mark.parametrize("value", ['"8"', '"1e-5"', "true", "[8]"])
+@pytest.mark.parametrize("key", ["epsilon", "delta"])
+def test_a_number_is_written_as_one(section, key, value):
+    with pytest.raises(PolicyError, match=f"policy.toml: {section}.{key}: "):
+        parse_policy(f"[{section}]\n{key} = {value}\n", origin="policy.toml")
+
+
+def test_an_integer_is_a_number():
+    policy = parse_policy("[privacy]\nepsilon = 8\n", origin="policy.toml")
+    assert policy.cap_of("heart").epsilon == 8.0

@@ -5,6 +5,7 @@ A change is first made whole in the folder `change.unfinished`, which is then re
 home after a crash finishes that. An unfinished one never was.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -23,6 +24,23 @@ _LOCK = "home.lock"
 # Names that may lie in a home which is otherwise empty.
 _OWN = frozenset({_UNFINISHED, _LOCK, "lost+found"})
 
+_REMEDIES = {
+    errno.ENOENT: "see to its path, or bring it back from a backup",
+    errno.ENOTDIR: "see to its path",
+    errno.EISDIR: "name a file",
+    errno.EACCES: "run this as the user to whom it belongs, or see to its permissions",
+    errno.EPERM: "run this as the user to whom it belongs, or see to its permissions",
+    errno.EROFS: "the disk can only be read: name another place",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+}
+
+
+def why(error: OSError) -> str:
+    """What the system says of a file, and what to do, as a phrase without its path."""
+    said = error.strerror or type(error).__name__
+    return f"{said}; {_REMEDIES.get(error.errno or 0, 'see to the disk')}"
+
 
 def read_secret(file: Path) -> bytes:
     """Read a private key.
@@ -40,14 +58,32 @@ def read_secret(file: Path) -> bytes:
         return opened.read()
 
 
-def read_file(file: Path) -> bytes:
-    """Read a file of a home that is no secret.
+def read_file(file: Path, *, most: int = -1) -> bytes:
+    """Read a file that is no secret.
+
+    Args:
+        file: of a home, or one that somebody sent.
+        most: bytes that are read of it; -1: all.
 
     Raises:
         EnrolmentError: it cannot be read.
     """
-    with _one_sentence(file, "read"):
-        return file.read_bytes()
+    with _one_sentence(file, "read"), file.open("rb") as opened:
+        return opened.read(most)
+
+
+def require_place(file: Path) -> None:
+    """Refuse where no file can be written for others, before anything else is changed.
+
+    Raises:
+        EnrolmentError: it is a folder, or would lie in none that can be written.
+    """
+    if file.is_dir():
+        raise EnrolmentError(f"{file}: this is a folder; name the file that is to be written.")
+    if not file.parent.is_dir():
+        raise EnrolmentError(f"{file}: there is no such folder to write it in; make it first.")
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        raise EnrolmentError(f"{file}: nothing can be written in this folder; name another one.")
 
 
 def write_for_others(file: Path, data: bytes) -> None:
@@ -56,6 +92,7 @@ def write_for_others(file: Path, data: bytes) -> None:
     Raises:
         EnrolmentError: it cannot be written.
     """
+    require_place(file)
     unfinished = file.with_name(f"{file.name}.unfinished")
     with _one_sentence(file, "written"):
         _write(unfinished, data, mode=0o644)
@@ -201,4 +238,4 @@ def _one_sentence(file: Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise EnrolmentError(f"{file}: cannot be {what} ({error.strerror}).") from error
+        raise EnrolmentError(f"{file}: cannot be {what} ({why(error)}).") from error
