@@ -16,6 +16,7 @@ from wardround_shared.commands import (
     print_json,
     verify_audit_log,
 )
+from wardround_shared.errors import EnrolmentError, StudyError
 from wardround_shared.terminal import accept_every_letter, say
 
 app = new_app("Wardround at a hospital: what this site allows, does, and has spent.")
@@ -77,20 +78,23 @@ def join(
     with errors():
         from wardround_client.enrolment import joining  # noqa: PLC0415 - takes a while
         from wardround_client.enrolment.home import SiteHome  # noqa: PLC0415
-        from wardround_shared.audit_log import AuditLog  # noqa: PLC0415
 
         if (request is None) == (answer is None):
-            raise typer.BadParameter("give --request FILE, or --answer FILE with --fingerprint")
+            raise EnrolmentError(
+                "Give --request FILE to ask for admission, or --answer FILE with --fingerprint to "
+                "join with the centre's answer."
+            )
         opened = SiteHome.open(home)
+        log = _log_in_order(opened)
         if request is not None:
             facts = joining.write_request(opened, request, now=datetime.now(UTC))
-            AuditLog(opened.audit_log).append("requested", site=facts.site)
+            log.append("requested", site=facts.site)
             _say_request(facts)
             return
         assert answer is not None
         spoken = fingerprint or typer.prompt("Fingerprint of the answer, as it was read to you")
         member = joining.accept(opened, answer, fingerprint=spoken, now=datetime.now(UTC))
-        AuditLog(opened.audit_log).append("joined", version=member.roster.version)
+        log.append("joined", version=member.roster.version)
     say(f"{member.site} has joined; the server is {member.server}.")
     say(f"Version {member.roster.version} of the roster has {len(member.roster.lines)} sites.")
     say(f"Next: wardround-site doctor --home {home}")
@@ -103,9 +107,10 @@ def start(home: Home) -> None:
         from wardround_client.daemon.service import serve  # noqa: PLC0415 - takes a while
         from wardround_client.enrolment.home import SiteHome  # noqa: PLC0415
 
-        opened = SiteHome.open(home)
-        say(f"connecting to {opened.settings().server}; end with Ctrl-C or SIGTERM")
-        serve(opened)
+        serve(
+            SiteHome.open(home),
+            ready=lambda server: say(f"connecting to {server}; end with Ctrl-C or SIGTERM"),
+        )
 
 
 @app.command(epilog="Example: wardround-site doctor --home /var/lib/wardround-site")
@@ -113,10 +118,9 @@ def doctor(home: Home, json_: Json = False) -> None:
     """Check the way to the server and this home; a sentence and a remedy for what is wrong."""
     with errors():
         from wardround_client.doctor import examine  # noqa: PLC0415 - takes a while
-        from wardround_client.enrolment.home import SiteHome  # noqa: PLC0415
 
         found = []
-        for finding in examine(_examined(SiteHome.open(home))):
+        for finding in examine(_examined(home)):
             found.append(finding)
             if not json_:
                 say(f"{finding.state:4}  {finding.check}: {finding.sentence}")
@@ -142,11 +146,11 @@ def add_data(
     with errors():
         from wardround_client.data_sets import DataSets  # noqa: PLC0415 - takes a while
         from wardround_client.enrolment.home import SiteHome  # noqa: PLC0415
-        from wardround_shared.audit_log import AuditLog  # noqa: PLC0415
 
         opened = SiteHome.open(home)
+        log = _log_in_order(opened)
         added = DataSets(opened.data_sets).add(name, path, source)
-        AuditLog(opened.audit_log).append("data-set", data_set=name)
+        log.append("data-set", data_set=name)
     say(f"{name} is {added.path} ({added.source}).")
 
 
@@ -258,7 +262,6 @@ def approve(id_: StudyId, data_: DataName, home: Home, yes: Yes = False) -> None
         from wardround_client.approvals import Approvals  # noqa: PLC0415 - takes a while
         from wardround_client.data_sets import DataSets  # noqa: PLC0415
         from wardround_client.enrolment.home import SiteHome  # noqa: PLC0415
-        from wardround_shared.audit_log import AuditLog  # noqa: PLC0415
 
         opened = SiteHome.open(home)
         DataSets(opened.data_sets).get(data_)
@@ -267,8 +270,9 @@ def approve(id_: StudyId, data_: DataName, home: Home, yes: Yes = False) -> None
         confirm(
             f"Shall {found.study.name} ({found.study_id[:12]}) use the data set {data_}?", yes=yes
         )
+        log = _log_in_order(opened)
         approvals.approve(found.study_id, data_set=data_)
-        AuditLog(opened.audit_log).append("approved", study=found.study_id, data_set=data_)
+        log.append("approved", study=found.study_id, data_set=data_)
     say(f"{found.study.name} is approved, with the data set {data_}.")
 
 
@@ -278,11 +282,11 @@ def refuse(id_: StudyId, home: Home) -> None:
     with errors():
         from wardround_client.approvals import Approvals  # noqa: PLC0415 - takes a while
         from wardround_client.enrolment.home import SiteHome  # noqa: PLC0415
-        from wardround_shared.audit_log import AuditLog  # noqa: PLC0415
 
         opened = SiteHome.open(home)
+        log = _log_in_order(opened)
         found = Approvals(opened.studies).refuse(id_).study
-        AuditLog(opened.audit_log).append("refused-study", study=found.study_id)
+        log.append("refused-study", study=found.study_id)
     say(f"{found.study.name} is refused.")
 
 
@@ -299,11 +303,11 @@ def rotate(
     with errors():
         from wardround_client.enrolment import rotation  # noqa: PLC0415 - takes a while
         from wardround_client.enrolment.home import SiteHome  # noqa: PLC0415
-        from wardround_shared.audit_log import AuditLog  # noqa: PLC0415
 
         opened = SiteHome.open(home)
+        log = _log_in_order(opened)
         facts = rotation.rotate(opened, request, now=datetime.now(UTC), afresh=afresh)
-        AuditLog(opened.audit_log).append("keys", site=facts.site)
+        log.append("keys", site=facts.site)
     _say_request(facts)
 
 
@@ -313,9 +317,18 @@ def abandon(home: Home) -> None:
     with errors():
         from wardround_client.enrolment import rotation  # noqa: PLC0415 - takes a while
         from wardround_client.enrolment.home import SiteHome  # noqa: PLC0415
+        from wardround_shared.audit_log import Told  # noqa: PLC0415
 
-        rotation.abandon(SiteHome.open(home))
-    say("The new keys are forgotten; the ones in force stay.")
+        opened = SiteHome.open(home)
+        log = _log_in_order(opened)
+        forgotten = rotation.abandon(opened)
+        if forgotten:
+            why = Told("The new keys that were asked for are forgotten.")
+            log.append("keys", site=opened.settings().name, reason=why)
+    if forgotten:
+        say("The new keys are forgotten; the ones in force stay.")
+    else:
+        say("There are no new keys, so nothing was forgotten; the ones in force stay.")
 
 
 @ledger.command("show", epilog="Example: wardround-site ledger show --home /var/lib/wardround-site")
@@ -372,19 +385,38 @@ def main() -> None:
     app()
 
 
-def _examined(home: Any) -> Any:
+def _log_in_order(home: Any) -> Any:
+    """The audit log, of which it is known that the line about a change can be appended."""
+    from wardround_shared.audit_log import AuditLog  # noqa: PLC0415 - takes a while
+
+    log = AuditLog(home.audit_log)
+    log.require_appendable()
+    return log
+
+
+def _examined(folder: Path) -> Any:
+    """What the doctor looks at, however much of it is out of order; only a home has to be there."""
     from wardround_client.doctor import Examined  # noqa: PLC0415 - takes a while
+    from wardround_client.enrolment.home import SiteHome  # noqa: PLC0415
     from wardround_client.ledger.anchor import Files  # noqa: PLC0415
 
-    settings = home.settings()
+    home, settings, fault = SiteHome(folder=folder), None, ""
+    try:
+        SiteHome.open(folder, keys=False)
+        settings = home.settings()
+    except EnrolmentError as error:
+        if not home.settings_file.exists():
+            raise
+        fault = str(error)
     return Examined(
-        name=settings.name,
-        server=settings.server,
+        name=None if settings is None else settings.name,
+        settings=fault,
+        server=None if settings is None else settings.server,
         home=home.folder,
         authorities=home.authorities,
         consortium=home.consortium,
         roster=home.roster,
-        identity=home.keys.identity,
+        keys=home.keys,
         secrets=(home.keys.identity, home.keys.node, Files(home=home.folder).key),
         policy=home.policy,
         audit_log=home.audit_log,
@@ -399,10 +431,18 @@ def _say_request(facts: Any) -> None:
 def _study_of(home: Any, named: str) -> Any:
     """A study file, or one that was offered."""
     from wardround_client.approvals import Approvals  # noqa: PLC0415 - takes a while
-    from wardround_shared.study import load_study  # noqa: PLC0415
+    from wardround_shared.consortium.files import why  # noqa: PLC0415
+    from wardround_shared.study import parse_study  # noqa: PLC0415
 
     file = Path(named)
-    return load_study(file) if file.suffix == ".toml" else Approvals(home.studies).find(named).study
+    if file.suffix != ".toml":
+        return Approvals(home.studies).find(named).study
+    try:
+        return parse_study(file.read_text(encoding="utf-8"), origin=named)
+    except OSError as error:
+        raise StudyError(f"{named}: the study file cannot be read ({why(error)}).") from error
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{named}: the study file is not UTF-8 text; save it as such.") from error
 
 
 def _circumstances(home: Any, study: Any, data_set: str | None) -> Any:

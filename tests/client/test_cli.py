@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 import typer
 from consortia import Consortium
-from hospitals import write_hospital
+from hospitals import STUDY, write_hospital
 from ledgers import COST, ledger_of_three, reserve
 from typer.testing import CliRunner
 
@@ -259,13 +259,6 @@ def test_what_is_wrong_is_one_sentence(site, arguments, said):
     assert said in site.refuses(*arguments)
 
 
-def test_one_of_request_and_answer_is_asked_for(site):
-    for arguments in ((), ("--request", "a", "--answer", "b")):
-        result = site.ask("join", *arguments)
-        assert result.exit_code == 2
-        assert "--request FILE, or --answer" in result.stderr
-
-
 def test_the_doctor_says_what_is_wrong_and_what_to_do(site):
     result = site.ask("doctor")
     assert result.exit_code == 1
@@ -326,3 +319,178 @@ def test_help_has_an_example_that_can_be_typed(command):
 def test_every_command_is_known_to_this_test():
     assert len(COMMANDS) >= 16
     assert ("study", "approve") in COMMANDS
+
+
+# --- a home that is out of order -----------------------------------------------------------------
+
+
+def findings(home, *more):
+    """Check -> finding of `doctor --json`, which fails, and says nothing elsewhere."""
+    result = ask("doctor", "--json", "--home", home.folder, *more)
+    assert result.exit_code == 1
+    assert result.stderr == ""
+    return {one["check"]: one for one in json.loads(result.stdout)}
+
+
+@pytest.fixture
+def joined(tmp_path):
+    centre = Consortium(tmp_path)
+    home = centre.site("north")
+    centre.join(home)
+    return home
+
+
+@pytest.mark.parametrize("fault", ["mode", "gone"])
+def test_the_doctor_is_there_where_a_key_is_not_in_order(joined, fault):
+    if fault == "mode":
+        joined.keys.node.chmod(0o644)
+    else:
+        joined.keys.identity.unlink()
+    found = findings(joined)
+    assert found["keys"]["state"] == found["permissions"]["state"] == "fail"
+    assert found["keys"]["remedy"]
+    assert found["policy"]["state"] == found["ledger"]["state"] == "ok"
+    assert "roster" in found
+    shown = ask("doctor", "--home", joined.folder)
+    assert shown.exit_code == 1
+    assert "fail  keys: " in shown.stdout
+
+
+@pytest.mark.parametrize("text", ['name = "two names"', "name = ", 'name = "north"\nserver = "x"'])
+def test_the_doctor_is_there_where_the_settings_are_not_in_order(joined, text):
+    joined.settings_file.write_text(text)
+    found = findings(joined)
+    assert found["settings"]["state"] == "fail"
+    assert "site.toml" in found["settings"]["sentence"]
+    assert found["keys"]["state"] == found["ledger"]["state"] == "ok"
+    assert not {"server", "roster"} & set(found)
+
+
+def test_the_doctor_of_no_home_says_so_in_one_sentence(tmp_path):
+    result = ask("doctor", "--json", "--home", tmp_path)
+    assert result.exit_code == 1
+    assert "there is no site home here" in result.stderr
+
+
+def test_a_site_that_has_not_joined_is_told_how_to_and_not_where_it_connects(tmp_path):
+    home = Consortium(tmp_path).site("north")
+    result = ask("start", "--home", home.folder)
+    assert result.exit_code == 1
+    assert "None" not in result.output
+    assert result.stderr.startswith("error: ")
+    assert "wardround-site join --request" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["--request", "a", "--answer", "b"]])
+def test_joining_with_no_file_or_two_is_one_sentence(joined, arguments):
+    result = ask("join", "--home", joined.folder, *arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: Give --request FILE")
+    assert len(result.stderr.splitlines()) == 1
+
+
+# --- files that cannot be written or read --------------------------------------------------------
+
+
+def everything_in(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def one_error(result):
+    """The sentence of a command that failed as foreseen."""
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), "a traceback"
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "Errno" not in line
+    return line
+
+
+@pytest.mark.parametrize("place", [".", "/", "", "folder", "nowhere/file"])
+@pytest.mark.parametrize("command", ["rotate", "request"])
+def test_a_request_that_cannot_be_written_changes_nothing(tmp_path, monkeypatch, place, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    centre = Consortium(tmp_path)
+    home = centre.site("north")
+    words = ("join", "--request", place)
+    if command == "rotate":
+        centre.join(home)
+        words = ("keys", "rotate", place)
+    before = everything_in(tmp_path)
+    said = one_error(ask(*words, "--home", home.folder))
+    assert ("no such folder" if place == "nowhere/file" else "this is a folder") in said
+    assert {k: v for k, v in everything_in(tmp_path).items() if k.name != "home.lock"} == {
+        k: v for k, v in before.items() if k.name != "home.lock"
+    }
+
+
+@pytest.mark.parametrize("kind", ["gone", "folder", "bytes"])
+@pytest.mark.parametrize("which", ["answer", "study", "policy", "data"])
+def test_a_file_that_cannot_be_read_is_told_with_what_to_do(joined, tmp_path, which, kind):
+    file = {
+        "answer": tmp_path / "x.wardround-answer",
+        "study": tmp_path / "x.toml",
+        "policy": joined.policy,
+        "data": joined.data_sets,
+    }[which]
+    file.unlink(missing_ok=True)
+    if kind == "folder":
+        file.mkdir()
+    elif kind == "bytes":
+        file.write_bytes(b"\xff\xfe")
+    elif which == "data":
+        return  # there is none yet
+    words = {
+        "answer": ("join", "--answer", file, "--fingerprint", "0" * 40),
+        "study": ("data", "check", "clinic", "--study", file),
+        "policy": ("start",),
+        "data": ("data", "list"),
+    }[which]
+    said = one_error(ask(*words, "--home", joined.folder))
+    assert str(file) in said
+    assert said.endswith(").") or ";" in said
+
+
+# --- a log in which nothing can be written -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command", ["add", "approve", "refuse", "rotate", "abandon", "request", "answer"]
+)
+def test_what_cannot_be_logged_is_not_done(tmp_path, command):
+    centre = Consortium(tmp_path)
+    home = centre.site("north")
+    (tmp_path / "data").mkdir()
+    request = tmp_path / "r"
+    answer = centre.admit(centre.request(home))
+    added = ("data", "add", "heart", tmp_path / "data", "--source", "table")
+    assert ask(*added, "--home", home.folder).exit_code == 0
+    study_id = Approvals(home.studies).keep(STUDY).study_id
+    ask("keys", "rotate", tmp_path / "first", "--home", home.folder)
+    home.audit_log.write_text(home.audit_log.read_text()[:-5] + "}\n")
+    before = everything_in(tmp_path)
+    words = {
+        "add": ("data", "add", "other", tmp_path / "data", "--source", "table"),
+        "approve": ("study", "approve", study_id, "--data", "heart", "--yes"),
+        "refuse": ("study", "refuse", study_id),
+        "rotate": ("keys", "rotate", request),
+        "abandon": ("keys", "abandon"),
+        "request": ("join", "--request", request),
+        "answer": ("join", "--answer", answer.answer, "--fingerprint", answer.fingerprint),
+    }[command]
+    said = one_error(ask(*words, "--home", home.folder))
+    assert "keep the file as it is" in said
+    assert everything_in(tmp_path) == before
+
+
+def test_abandoning_keys_says_whether_there_were_any_and_logs_it(joined, tmp_path):
+    before = joined.audit_log.exists()
+    assert "nothing was forgotten" in ask("keys", "abandon", "--home", joined.folder).stdout
+    assert joined.audit_log.exists() == before
+    ask("keys", "rotate", tmp_path / "r", "--home", joined.folder)
+    assert "are forgotten" in ask("keys", "abandon", "--home", joined.folder).stdout
+    lines = [json.loads(line) for line in joined.audit_log.read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["keys", "keys"]
+    assert "forgotten" in lines[-1]["reason"]
+    assert verify(joined.audit_log) == ()

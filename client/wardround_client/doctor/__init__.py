@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from wardround_client.doctor.finding import Finding, State
 from wardround_client.doctor.machine import machine_findings
 from wardround_client.doctor.network import network_findings
-from wardround_client.doctor.records import record_findings
+from wardround_client.doctor.records import record_findings, settings_findings
 from wardround_client.doctor.surroundings import Examined, Machine
 
 __all__ = ["Examined", "Finding", "Machine", "State", "examine"]
@@ -25,6 +25,8 @@ def examine(examined: Examined, machine: Machine | None = None) -> Iterator[Find
         machine: what to look with; without it this machine.
     """
     machine = machine or Machine()
-    yield from network_findings(examined, machine)
+    yield from settings_findings(examined)
+    if examined.name is not None:
+        yield from network_findings(examined, machine)
     yield from machine_findings(examined, machine)
     yield from record_findings(examined)

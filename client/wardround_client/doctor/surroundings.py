@@ -9,34 +9,38 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from wardround_client.enrolment.keys import KeyFiles
+
 
 @dataclass(frozen=True, kw_only=True)
 class Examined:
     """A site's home, as far as the doctor looks at it.
 
     Attributes:
-        name: of the site.
+        name: of the site; None: its settings cannot be read, and neither is its server known.
+        settings: what is wrong with its settings, or with the home as a whole; empty: nothing.
         server: `host:port`; None before it has joined.
         home: its folder, which ledger and `.unfinished` files are found below.
         authorities: CA certificates in PEM by which the server is known.
         consortium: public key that the roster is signed with, PEM.
         roster: newest version that the site has.
-        identity: Ed25519 private key, 32 bytes.
+        keys: its private keys in force.
         secrets: every file that nobody else may read.
         policy: what the hospital allows.
         audit_log: of this site.
     """
 
-    name: str
+    name: str | None
     server: str | None
     home: Path
     authorities: Path
     consortium: Path
     roster: Path
-    identity: Path
+    keys: KeyFiles
     secrets: Sequence[Path]
     policy: Path
     audit_log: Path
+    settings: str = ""
 
 
 def _addresses(host: str, port: int) -> list[str]:

@@ -47,11 +47,16 @@ class SiteHome:
         return home
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, folder: Path, *, keys: bool = True) -> Self:
         """Open a home, and finish a change that a crash has interrupted.
 
+        Args:
+            folder: of the home.
+            keys: whether its keys have to be in order, too.
+
         Raises:
-            EnrolmentError: there is none, it is half made, or others can get at its keys.
+            EnrolmentError: there is none, it is half made, or its keys are missing, damaged, or
+                open to others.
         """
         home = cls(folder=folder)
         if not files.holds(folder, home.settings_file):
@@ -65,7 +70,8 @@ class SiteHome:
                     f"{folder}: this home is half made; run wardround-site init again, with the "
                     f"same name, {home.settings().name}."
                 )
-        home.own_keys()
+        if keys:
+            home.own_keys()
         return home
 
     @property

@@ -14,7 +14,7 @@ from wardround_client.enrolment.settings import with_server
 from wardround_shared import __version__
 from wardround_shared.consortium import files
 from wardround_shared.consortium.authorities import require_in_force
-from wardround_shared.consortium.documents import read_bytes
+from wardround_shared.consortium.documents import MAX_BYTES
 from wardround_shared.consortium.enrolment import Admission, JoinRequest
 from wardround_shared.consortium.fields import iso_time
 from wardround_shared.consortium.fingerprints import require_same
@@ -131,7 +131,7 @@ def accept(home: SiteHome, answer: Path, *, fingerprint: str, now: datetime) -> 
         EnrolmentError: no whole answer, no whole fingerprint, or one for another site.
         TrustError: another fingerprint, signature, key or consortium, or an old roster.
     """
-    data = read_bytes(answer)
+    data = files.read_file(answer, most=MAX_BYTES + 1)
     admission = Admission.parse(data, origin=str(answer))
     require_same(fingerprint, admission.fingerprint, of=str(answer))
     admission.verify()
@@ -186,7 +186,10 @@ def membership(home: SiteHome) -> Membership:
             site's keys.
     """
     if not home.joined:
-        raise EnrolmentError(f"{home.folder}: this site has not joined; run wardround-site join.")
+        raise EnrolmentError(
+            f"{home.folder}: this site has not joined; write a request with wardround-site join "
+            "--request FILE, and take the answer with --answer FILE."
+        )
     settings, consortium, roster = home.settings(), _consortium(home), _stored_roster(home)
     line = _own_line(settings.name, roster)
     if not home.own_keys().are_those_of(line):
@@ -252,7 +255,10 @@ def _consortium(home: SiteHome) -> str:
 
 def _stored_roster(home: SiteHome) -> SignedRoster:
     if not home.joined:
-        raise EnrolmentError(f"{home.folder}: this site has not joined; run wardround-site join.")
+        raise EnrolmentError(
+            f"{home.folder}: this site has not joined; write a request with wardround-site join "
+            "--request FILE, and take the answer with --answer FILE."
+        )
     roster = SignedRoster.parse(files.read_file(home.roster), origin=str(home.roster))
     roster.verify(_consortium(home))
     return roster

@@ -28,6 +28,7 @@ def rotate(home: SiteHome, file: Path, *, now: datetime, afresh: bool = False) -
     Raises:
         EnrolmentError: a key cannot be used, or a file cannot be written.
     """
+    files.require_place(file)
     with files.changing(home.folder):
         if afresh or not home.next_keys.exist():
             files.change_together(home.folder, SiteKeys.generate().content(home.next_keys))
@@ -36,11 +37,17 @@ def rotate(home: SiteHome, file: Path, *, now: datetime, afresh: bool = False) -
     return send_request(home, file, new, now=now, previous=previous)
 
 
-def abandon(home: SiteHome) -> None:
+def abandon(home: SiteHome) -> bool:
     """Forget new keys that are not in force: the centre did not admit them, say.
+
+    Returns:
+        Whether there were any.
 
     Raises:
         EnrolmentError: the home cannot be written.
     """
     with files.changing(home.folder):
+        if not home.next_keys.exist():
+            return False
         files.change_together(home.folder, dict.fromkeys(home.next_keys.all()))
+    return True

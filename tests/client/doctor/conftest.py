@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from wardround_client.doctor import Examined, Machine
+from wardround_client.enrolment.keys import KeyFiles, SiteKeys
 from wardround_client.ledger import Ledger
 from wardround_client.policy import TEMPLATE
 from wardround_shared.audit_log import AuditLog
@@ -266,13 +267,15 @@ def home(tmp_path, authority):
         authorities=folder / "server" / "ca.pem",
         consortium=folder / "server" / "consortium.pem",
         roster=folder / "server" / "roster.json",
-        identity=folder / "keys" / "identity.key",
+        keys=KeyFiles(folder=folder / "keys"),
         secrets=(folder / "keys" / "identity.key", folder / "keys" / "ledger.key"),
         policy=folder / "policy.toml",
         audit_log=folder / "audit.jsonl",
     )
-    examined.identity.write_bytes(identity.private_bytes_raw())
-    examined.identity.chmod(0o600)
+    pair = SiteKeys(identity=identity, node=ec.generate_private_key(ec.SECP384R1()))
+    for file, data in pair.content(examined.keys).items():
+        file.write_bytes(data)
+        file.chmod(0o600)
     examined.policy.write_text(TEMPLATE)
     examined.authorities.write_text(authority.pem)
     examined.consortium.write_bytes(public_pem(public_hex(consortium)))

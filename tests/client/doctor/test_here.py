@@ -18,6 +18,7 @@ from wardround_client.doctor.machine import (
 )
 from wardround_client.doctor.records import (
     check_audit_log,
+    check_keys,
     check_ledger,
     check_policy,
     check_roster,
@@ -35,6 +36,7 @@ CHECKS = [
     "permissions",
     "gpu",
     "versions",
+    "keys",
     "policy",
     "ledger",
     "audit log",
@@ -62,7 +64,7 @@ def test_a_site_in_order_is_ok_in_everything_and_stays_as_it_is(home, machine, t
 
 def test_what_lies_here_is_looked_at_also_without_a_server(home, machine):
     findings = list(examine(replace(home.examined, server=None), machine()))
-    assert [finding.check for finding in findings] == ["server", *CHECKS[6:13]]
+    assert [finding.check for finding in findings] == ["server", *CHECKS[6:14]]
 
 
 def test_a_remedy_goes_with_a_fault_only():
@@ -105,10 +107,10 @@ def test_a_home_that_is_not_there_is_told(home, machine, tmp_path):
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
 def test_keys_that_others_can_read_are_told_with_the_command(home, mode):
-    home.examined.identity.chmod(mode)
+    home.examined.keys.identity.chmod(mode)
     finding = check_permissions(home.examined)
     assert finding.state == "fail"
-    assert finding.remedy == f"chmod 600 {home.examined.identity}"
+    assert finding.remedy == f"chmod 600 {home.examined.keys.identity}"
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o710, 0o770])
@@ -125,7 +127,7 @@ def test_files_of_another_user_are_told(home, monkeypatch):
 
 
 def test_a_key_that_is_gone_is_told(home):
-    home.examined.identity.unlink()
+    home.examined.keys.identity.unlink()
     assert check_permissions(home.examined).state == "fail"
 
 
@@ -190,21 +192,47 @@ def test_an_audit_log_that_was_edited_is_told(home):
 
 def test_a_roster_without_this_site_is_told(home):
     home.write_roster(home.lines[1:], version=4)
-    finding = check_roster(home.examined)
+    finding = check_roster(home.examined, "north")
     assert finding.state == "fail"
     assert "north, is not in version 4" in finding.sentence
 
 
 def test_a_roster_with_other_keys_of_this_site_is_told(home):
-    home.examined.identity.write_bytes(os.urandom(32))
-    assert "another identity key" in check_roster(home.examined).sentence
-    home.examined.identity.write_bytes(b"short")
-    assert check_roster(home.examined).state == "fail"
+    home.examined.keys.identity.write_bytes(os.urandom(32))
+    assert "another identity key" in check_roster(home.examined, "north").sentence
+    home.examined.keys.identity.write_bytes(b"short")
+    finding = check_roster(home.examined, "north")
+    assert finding.state == "fail"
+    assert "cannot be seen" in finding.sentence
+
+
+@pytest.mark.parametrize("name", ["identity", "node"])
+@pytest.mark.parametrize("fault", ["gone", "damaged", "open"])
+def test_a_key_that_cannot_be_used_is_told_with_what_to_do(home, name, fault):
+    assert check_keys(home.examined).state == "ok"
+    file = getattr(home.examined.keys, name)
+    if fault == "gone":
+        file.unlink()
+    elif fault == "damaged":
+        file.write_bytes(b"no key")
+    else:
+        file.chmod(0o644)
+    finding = check_keys(home.examined)
+    assert finding.state == "fail"
+    assert str(file) in finding.sentence
+
+
+def test_without_settings_everything_else_is_looked_at(home, machine):
+    damaged = replace(home.examined, name=None, server=None, settings="site.toml: no TOML.")
+    findings = list(examine(damaged, machine()))
+    assert [finding.check for finding in findings] == ["settings", *CHECKS[6:14]]
+    assert findings[0].state == "fail"
+    assert {finding.state for finding in findings[1:]} == {"ok"}
 
 
 def test_a_roster_of_somebody_else_is_a_reason_to_call(home):
     home.write_roster(key=Ed25519PrivateKey.generate())
-    finding = check_roster(home.examined)
+    finding = check_roster(home.examined, "north")
     assert finding.state == "fail"
     assert "not signed by the consortium" in finding.sentence
     assert finding.remedy.startswith("Call")
@@ -218,6 +246,6 @@ def test_a_roster_that_is_missing_or_cut_off_is_told(home, file, damage):
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:-30])
-    finding = check_roster(home.examined)
+    finding = check_roster(home.examined, "north")
     assert finding.state == "fail"
     assert "wardround-site join" in finding.remedy

@@ -128,3 +128,30 @@ def test_a_folder_with_something_in_it_is_not_taken(tmp_path):
         pytest.raises(EnrolmentError, match="nothing is ever written over"),
     ):
         files.take_empty(tmp_path)
+
+
+@pytest.mark.parametrize("place", [".", "/", "folder", "nowhere/file"])
+def test_a_folder_is_no_file_for_others(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for call in (files.require_place, lambda file: files.write_for_others(file, b"x")):
+        with pytest.raises(EnrolmentError, match="folder") as refused:
+            call(Path(place))
+        assert str(refused.value).startswith(f"{place}: ")
+    assert everything(tmp_path) == {}
+
+
+def test_a_file_for_others_is_replaced_whole(tmp_path):
+    file = tmp_path / "request"
+    for data in (b"old", b"new"):
+        files.require_place(file)
+        files.write_for_others(file, data)
+    assert everything(tmp_path) == {"request": b"new"}
+    assert files.read_file(file, most=2) == b"ne"
+
+
+@pytest.mark.parametrize("number", [1, 2, 13, 20, 21, 28, 30, 122, 5])
+def test_what_the_system_says_has_a_remedy_and_no_path(number):
+    said = files.why(OSError(number, os.strerror(number), "/home/somebody"))
+    assert said.startswith(f"{os.strerror(number)}; ")
+    assert "/" not in said
