@@ -154,4 +154,4 @@ def test_a_file_for_others_is_replaced_whole(tmp_path):
 def test_what_the_system_says_has_a_remedy_and_no_path(number):
     said = files.why(OSError(number, os.strerror(number), "/home/somebody"))
     assert said.startswith(f"{os.strerror(number)}; ")
-    assert "/" not in said
+    assert "/home" not in said
