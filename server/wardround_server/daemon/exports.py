@@ -1,7 +1,11 @@
 """What a finished run gives to others: its files in one folder, with a page about it."""
 
 import json
+import os
+import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +34,38 @@ def export_run(runs: Path, name: str, out: Path) -> str:
     read_model(folder)
     summary, lines = _read(known, name, folder)
     try:
-        out.mkdir(parents=True)
-        for file in _FILES:
-            shutil.copyfile(folder / file, out / file)
-        (out / REPORT).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    except FileExistsError as error:
-        raise RunFolderError(f"{out}: this folder exists already; name another.") from error
+        _require_new(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _beside(out) as unfinished:
+            for file in _FILES:
+                shutil.copyfile(folder / file, unfinished / file)
+            (unfinished / REPORT).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            _require_new(out)
+            unfinished.rename(out)
     except OSError as error:
         raise RunFolderError(f"{out}: cannot be written ({error.strerror}).") from error
     sentence: str = summary["participation"]["sentence"]
     return sentence
 
 
+def _require_new(out: Path) -> None:
+    if os.path.lexists(out):
+        raise RunFolderError(f"{out}: this folder exists already; name another.")
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """A new folder that is gone afterwards, unless it got another name."""
+    unfinished = out.with_name(f".{out.name}.{secrets.token_hex(4)}.unfinished")
+    unfinished.mkdir()
+    try:
+        yield unfinished
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def _read(runs: Runs, name: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """Summary and report: before the new folder is made, which shall be whole or not be there."""
+    """Summary and report: a damaged run is refused before anything is written."""
     missing = [file for file in _FILES if not (folder / file).is_file()]
     if missing:
         raise RunFolderError(f"{folder}: {', '.join(missing)} is missing, so it is not exported.")

@@ -1,6 +1,7 @@
 """What a finished run gives to others: all of it, in a new folder, or nothing."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -100,6 +101,24 @@ def test_a_damaged_summary_is_said(runs, tmp_path, text):
 def test_a_damaged_model_is_said(runs, tmp_path):
     (runs.folder / "trial" / MODEL).write_bytes(b"garbage")
     refused(runs, tmp_path / "out", "model file is damaged")
+
+
+@pytest.mark.parametrize("name", [STUDY, MODEL])
+def test_a_full_disk_leaves_nothing_half(runs, tmp_path, monkeypatch, name):
+    copy = shutil.copyfile
+
+    def full(source, target):
+        if source.name == name:
+            target.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        return copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    refused(runs, tmp_path / "new" / "out", "No space left on device")
+    assert not list((tmp_path / "new").iterdir())
+    monkeypatch.undo()
+    assert export_run(runs.folder, "trial", tmp_path / "new" / "out") == SENTENCE
+    assert [one.name for one in (tmp_path / "new").iterdir()] == ["out"]
 
 
 def test_where_nothing_can_be_written_it_is_said(runs, tmp_path):
