@@ -3,6 +3,7 @@
 import json
 import time
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group
@@ -10,11 +11,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from wardround_server.daemon.runs import Runs
+from wardround_server.daemon.runs import RECORD, RunRecord, Runs
 from wardround_server.enrolment.heard import heard
 from wardround_server.enrolment.home import ServerHome
 from wardround_server.enrolment.rosters import current_roster
 from wardround_shared.commands import add_row, console, plain, table
+from wardround_shared.errors import RunFolderError
 from wardround_shared.times import utc_now
 
 DAEMON = "daemon.json"
@@ -30,6 +32,7 @@ def overview(home: ServerHome) -> dict[str, Any]:
     online = daemon.get("sites", {})
     runs, roster, known = Runs(home.runs), current_roster(home), heard(home)
     return {
+        "running": bool(daemon),
         "serving": bool(daemon.get("serving", False)),
         "roster_version": roster.version,
         "sites": [
@@ -51,9 +54,36 @@ def overview(home: ServerHome) -> dict[str, Any]:
                 "why": record.why,
             }
             | {"progress": runs.status(record.name), "participation": runs.took_part(record.name)}
-            for record in runs.all()
+            for record in (*runs.all(), *_unreadable(runs))
         ],
     }
+
+
+def _unreadable(runs: Runs) -> list[RunRecord]:
+    """Runs whose folder cannot be looked into; of them nothing is known but their name."""
+    found = []
+    for folder in _folders(runs):
+        try:
+            (folder / RECORD).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # no run, or not yet
+        except OSError as error:
+            why = f"{folder}: this folder cannot be read ({error.strerror}); see who may read it."
+            found.append(
+                RunRecord(name=folder.name, study="", study_id="", state="failed", why=why)
+            )
+    return found
+
+
+def _folders(runs: Runs) -> list[Path]:
+    try:
+        return sorted(runs.folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunFolderError(
+            f"{runs.folder}: this folder cannot be read ({error.strerror}); see who may read it."
+        ) from error
 
 
 def print_overview(content: dict[str, Any]) -> None:
@@ -70,8 +100,9 @@ def watch_overview(home: ServerHome) -> None:
 
 
 def _drawn(content: dict[str, Any]) -> Group:
-    serving = "serving" if content["serving"] else "the daemon is not running"
-    parts: list[Text | Table] = [Text(f"{serving}; roster version {content['roster_version']}")]
+    parts: list[Text | Table] = [
+        Text(f"{_standing(content)}; roster version {content['roster_version']}")
+    ]
     sites = table("Sites", "site", "admitted", "roster", "connection", "since")
     for one in content["sites"]:
         state = "connected" if one["online"] else "not connected"
@@ -83,6 +114,14 @@ def _drawn(content: dict[str, Any]) -> Group:
     for run in content["runs"]:
         parts += _run(run)
     return Group(*parts)
+
+
+def _standing(content: dict[str, Any]) -> str:
+    if content["serving"]:
+        return "serving"
+    if content["running"]:
+        return "the daemon is running, but sites cannot connect yet; if it stays so, see its log"
+    return "the daemon is not running"
 
 
 def _run(run: dict[str, Any]) -> list[Text | Table]:

@@ -1,6 +1,7 @@
 """What a person is shown of a server, with and without its daemon."""
 
 import json
+import os
 import re
 from datetime import timedelta
 
@@ -11,6 +12,7 @@ from wardround_server.daemon.overview import DAEMON, overview, print_overview
 from wardround_server.daemon.runs import Runs
 from wardround_server.enrolment.heard import note_heard
 from wardround_server.run_folder import RunFolder
+from wardround_shared.errors import RunFolderError
 from wardround_shared.study import load_study
 from wardround_shared.times import utc_now
 
@@ -60,6 +62,7 @@ def test_the_roster_that_a_site_is_known_to_have_is_shown(centre, capsys):
 def test_without_a_daemon_nobody_is_connected(centre, capsys):
     content = overview(centre.home)
     assert not content["serving"]
+    assert not content["running"]
     assert content["roster_version"] == 3
     assert online(centre) == {"north": False, "south": False}
     assert content["runs"] == []
@@ -74,6 +77,15 @@ def test_with_a_daemon_it_is_said_who_is_connected(centre, capsys):
     out = shown(centre, capsys)
     assert "serving; roster version 3" in out
     assert out.count("not connected") == 1
+
+
+def test_a_daemon_that_is_up_and_lets_nobody_in_is_not_said_to_be_down(centre, capsys):
+    says(centre, serving=False, sites={})
+    content = overview(centre.home)
+    assert (content["running"], content["serving"]) == (True, False)
+    out = shown(centre, capsys)
+    assert "the daemon is running, but sites cannot connect yet" in out
+    assert "not running" not in out
 
 
 def test_what_a_dead_daemon_has_left_is_not_believed(centre, capsys):
@@ -138,6 +150,38 @@ def test_a_run_whose_record_is_damaged_hides_no_other(centre, runs, study_file, 
     out = shown(centre, capsys)
     assert "good (small" in out
     assert "damaged" in out
+
+
+def test_a_run_whose_folder_cannot_be_read_is_shown(centre, runs, study_file, capsys, monkeypatch):
+    """As whoever may not: for root there is no such folder."""
+    runs.submit(load_study(study_file), name="good", seed=0, now=utc_now())
+    (runs.folder / "begun").mkdir()
+    stat, scandir = os.stat, os.scandir
+
+    def closed(do):
+        def checked(path, *arguments, **settings):
+            if "trial" in str(path).rpartition("runs")[2] and str(path)[-5:] != "trial":
+                raise PermissionError(13, "Permission denied", str(path))
+            return do(path, *arguments, **settings)
+
+        return checked
+
+    def hidden(path):
+        if str(path).endswith("trial"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "stat", closed(stat))
+    monkeypatch.setattr(os, "scandir", hidden)
+    found = {one["run"]: one["state"] for one in overview(centre.home)["runs"]}
+    assert found == {"good": "submitted", "trial": "failed"}
+    assert "trial: this folder cannot be read (Permission denied)" in shown(centre, capsys)
+
+
+def test_a_folder_of_runs_that_cannot_be_read_is_not_one_without_runs(centre, monkeypatch):
+    centre.home.runs.write_text("no folder")
+    with pytest.raises(RunFolderError, match=r"cannot be read \(Not a directory\)"):
+        overview(centre.home)
 
 
 def test_what_a_site_says_of_itself_is_shown_as_it_is(centre, runs, capsys):
