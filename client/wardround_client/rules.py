@@ -20,7 +20,7 @@ _HOURS = re.compile(r"([0-9]{1,2}):([0-9]{2}) *- *([0-9]{1,2}):([0-9]{2})")
 _DAY = 24 * 60
 
 _KINDS = get_args(get_args(Model)[0])
-MODELS = tuple(get_args(kind.model_fields["name"].annotation)[0] for kind in _KINDS)
+MODELS = tuple(name for kind in _KINDS for name in get_args(kind.model_fields["name"].annotation))
 """Names of all models that a study can ask for."""
 
 

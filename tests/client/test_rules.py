@@ -202,7 +202,7 @@ def test_hours_may_be_written_as_people_write_them(text):
         ('require-secure-aggregation = "no"', ["rules.require-secure-aggregation", "no"]),
         ("allow-without-privacy = 1", ["rules.allow-without-privacy", "1"]),
         ("models = []", ["rules.models", "at least 1"]),
-        ('models = ["mpl"]', ["rules.models", "'mpl'", "mlp, cnn, lstm"]),
+        ('models = ["mpl"]', ["rules.models", "'mpl'", ", ".join(MODELS)]),
         ('models = "mlp"', ["rules.models"]),
         ('device = "gpu"', ["rules.device", '"gpu"', "cuda"]),
         ("minimum-sites = 3", ["rules.minimum-sites", "docs/site-policy.md"]),
