@@ -51,18 +51,19 @@ class RogueServer:
         listening = socket.create_server(("127.0.0.1", 0))
         self._door = Door(port=listening.getsockname()[1], token=secrets.token_urlsafe(32))
         files.state.parent.mkdir(mode=0o700, exist_ok=True)
-        with listening:
-            self._child = Child(self._program(server, files, listening.fileno()))
+        with listening, socket.create_server(("127.0.0.1", server.port)) as public:
+            self._child = Child(self._program(server, files, listening.fileno(), public.fileno()))
         self._grid: RunGrid | None = None
         self.operator = Operator(self._door)
 
-    def _program(self, server: Server, files: ServerHome, listening: int) -> Program:
+    def _program(self, server: Server, files: ServerHome, listening: int, public: int) -> Program:
         return Program(
             name="superlink",
             module=SUPERLINK,
             settings={
                 "host": "127.0.0.1",
                 "port": server.port,
+                "public": [public],
                 "local": listening,
                 "token": self._door.token,
                 "certificate": str(files.certificate),
@@ -72,7 +73,7 @@ class RogueServer:
                 "home": str(files.folder),
             },
             environment=QUIET,
-            descriptors=(listening,),
+            descriptors=(listening, public),
         )
 
     def open(self) -> None:

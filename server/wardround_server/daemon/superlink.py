@@ -49,6 +49,7 @@ def main() -> None:
         Doors(
             host=settings["host"],
             port=settings["port"],
+            public=tuple(settings["public"]),
             local=settings["local"],
             token=settings["token"],
             certificate=Path(settings["certificate"]),

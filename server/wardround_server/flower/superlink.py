@@ -9,12 +9,13 @@ interface, behind a token.
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 import ssl
 import time
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +23,13 @@ from typing import Any
 
 import uvicorn
 
+from wardround_server.flower.connections import (
+    Crowd,
+    Limits,
+    PublicServer,
+    Server,
+    recognising,
+)
 from wardround_shared.flower import (
     Asgi,
     Receive,
@@ -86,7 +94,8 @@ class Doors:
     """Where a SuperLink listens, and what it keeps.
 
     Attributes:
-        host, port: public; Fleet API with TLS.
+        host, port: public, as Flower is told.
+        public: file descriptors of the sockets that listen there; Fleet API with TLS.
         local: file descriptor of a socket that listens on 127.0.0.1, made by who gives it out: a
             port that is chosen first and opened later could be somebody else's by then. All APIs,
             for holders of `token`.
@@ -97,21 +106,13 @@ class Doors:
 
     host: str
     port: int
+    public: tuple[int, ...]
     local: int
     token: str
     certificate: Path
     key: Path
     ca: Path
     database: Path
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to the process, which has two of them."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield
 
 
 def serve(doors: Doors, *, stranger: Callable[[bytes], None] = lambda _key: None) -> None:
@@ -124,6 +125,7 @@ def serve(doors: Doors, *, stranger: Callable[[bytes], None] = lambda _key: None
     _tell_of_strangers(stranger)
     _only_for_themselves()
     _less_to_write()
+    _room_for_connections()
     with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
         runner.run(_serve(doors))
 
@@ -201,13 +203,22 @@ def _tell_of_strangers(stranger: Callable[[bytes], None]) -> None:
     handlers.activate_node = told
 
 
+def _room_for_connections() -> None:
+    """As many open files as this process may have: those in their handshake nobody counts."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 async def _serve(doors: Doors) -> None:
-    app = _app(doors)
+    app, limits = _app(doors), Limits()
+    crowd = Crowd(limits.from_one_address)
     public = uvicorn.Config(
-        only_below(app, _FLEET, known=_registered(app)),
+        recognising(only_below(app, _FLEET, known=_registered(app)), crowd),
         limit_concurrency=_MOST_CONNECTIONS,
-        host=doors.host,
-        port=doors.port,
+        # A connection is its sender's, whatever a header says.
+        proxy_headers=False,
+        ws="none",
         ssl_certfile=doors.certificate,
         ssl_keyfile=doors.key,
         lifespan="off",
@@ -223,8 +234,10 @@ async def _serve(doors: Doors) -> None:
     public.load()
     assert public.ssl is not None
     public.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
-    servers = [_Server(local), _Server(public)]
-    sockets = [[socket.socket(fileno=doors.local)], None]
+    servers = [Server(local), PublicServer(public, crowd=crowd, limits=limits)]
+    sockets = [
+        [socket.socket(fileno=one) for one in door] for door in ((doors.local,), doors.public)
+    ]
     loop = asyncio.get_running_loop()
 
     def end() -> None:

@@ -4,6 +4,8 @@ import json
 import os
 import socket
 import threading
+import time
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
@@ -17,9 +19,9 @@ from wardround_server.daemon.service import Service
 from wardround_server.enrolment.admission import revoke
 from wardround_server.enrolment.rosters import node_keys
 from wardround_server.flower.control import Door, NodeState, Operator
-from wardround_shared.errors import RunError
+from wardround_shared.errors import EnrolmentError, RunError
 from wardround_shared.study import load_study
-from wardround_shared.supervision import Backoff, alone
+from wardround_shared.supervision import NOT_STARTED, Backoff, alone, free_port
 from wardround_shared.times import utc_now
 
 
@@ -78,7 +80,7 @@ class Flower:
 
 class Scene:
     def __init__(self, folder, study_file, monkeypatch):
-        self.centre = Consortium(folder)
+        self.centre = Consortium(folder, address=f"localhost:{free_port()}")
         self.centre.now = utc_now()
         self.home = self.centre.home
         for name in ("north", "south"):
@@ -159,6 +161,91 @@ def test_whoever_is_in_the_roster_may_connect_and_nobody_else(scene):
     assert len(scene.flower.registered) == 1
 
 
+def test_a_clock_that_is_set_back_keeps_nobody_out(scene, monkeypatch):
+    scene.look()
+    monkeypatch.setattr(module, "_ENROL_SECONDS", 0.01)
+    scene.look()
+    past = utc_now() - timedelta(hours=1)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return past
+
+    monkeypatch.setattr(module, "datetime", Clock)
+    scene.flower.registered[b"a stranger's key\n"] = 77
+    time.sleep(0.02)
+    scene.look()
+    assert b"a stranger's key\n" not in scene.flower.registered
+
+
+def test_the_public_door_is_the_daemon_s_own_too(scene):
+    scene.look()
+    port = scene.service._settings.listen.port
+    (first,) = scene.named("superlink")
+    (public,) = first.settings["public"]
+    assert public in first.descriptors
+    with socket.socket(fileno=os.dup(public)) as listening:
+        assert listening.getsockname()[1] == port
+    first.code = -9
+    scene.look(4)
+    socket.create_connection(("127.0.0.1", port)).close()
+    assert scene.named("superlink")[-1].settings["public"] == [public]
+    scene.service.close()
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_a_public_port_that_is_taken_is_said_in_one_sentence(scene, monkeypatch):
+    monkeypatch.setattr(module, "_PORT_SECONDS", 0.1)
+    port = scene.service._settings.listen.port
+    said = rf"port {port}: .* \(Address already in use\); .* \[listen\] in server\.toml"
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        pytest.raises(EnrolmentError, match=said),
+    ):
+        scene.service.run()
+    assert scene.children == []
+
+
+def test_a_port_that_is_let_go_in_a_moment_is_waited_for(scene):
+    """By what is left of a daemon that was killed."""
+    port = scene.service._settings.listen.port
+    left = socket.create_server(("127.0.0.1", port))
+    threading.Timer(0.3, left.close).start()
+    assert scene.service._open_public()
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [("192.0.2.1", "Cannot assign requested address"), ("no.such.host.invalid", "not known|resol")],
+)
+def test_an_address_that_is_not_this_machine_s_is_said_in_one_sentence(host, said):
+    with pytest.raises(EnrolmentError, match=said):
+        module._listening_at(host, free_port())
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate"])
+def test_a_certificate_that_is_missing_or_damaged_is_said_in_one_sentence(scene, content):
+    if content is None:
+        scene.home.certificate.unlink()
+    else:
+        scene.home.certificate.write_text(content)
+    with pytest.raises(EnrolmentError, match=r"server\.pem"):
+        scene.service.run()
+    assert scene.children == []
+
+
+def test_it_is_said_that_the_daemon_is_there_while_its_superlink_is_not(scene):
+    scene.flower.away = True
+    scene.look()
+    (scene.home.folder / DAEMON).unlink()
+    scene.named("superlink")[-1].code = 1
+    scene.look(seconds=0.0)
+    content = json.loads((scene.home.folder / DAEMON).read_text())
+    assert content["serving"] is False
+    assert content["pid"] == os.getpid()
+
+
 def test_no_runner_is_started_before_it_is_known_who_may_connect(scene):
     scene.flower.away = True
     scene.submit("trial")
@@ -188,11 +275,84 @@ def test_a_runner_that_dies_is_started_again_after_longer_and_longer(scene):
     scene.submit("trial")
     scene.look()
     for _ in range(100):
-        scene.named("runner trial")[-1].code = 1
+        scene.named("runner trial")[-1].code = -9
         scene.look()
     started = len(scene.named("runner trial"))
     assert 4 < started < 20
     assert scene.service.runner_restarts == started
+
+
+def died(scene, times, code=1):
+    """The runner dies and is started again, so many times."""
+    for _ in range(times):
+        scene.named("runner trial")[-1].code = code
+        scene.look()  # it has ended
+        scene.look(30)  # and is there again, half a minute later
+
+
+def test_a_run_whose_runner_dies_at_once_again_and_again_has_failed(scene):
+    scene.submit("trial")
+    scene.look()
+    died(scene, 4)
+    assert scene.runs.read("trial").active
+    scene.named("runner trial")[-1].code = 1
+    scene.look(100)
+    record = scene.runs.read("trial")
+    assert record.state == "failed"
+    assert "5 times in a row" in record.why
+    assert "the daemon's log" in record.why
+    assert "resume trial" in record.why
+    assert len(scene.named("runner trial")) == 5
+    # Whoever mends it and resumes the run has as many attempts again.
+    scene.runs.change("trial", "submitted", only={"failed"})
+    scene.look()
+    died(scene, 4)
+    assert scene.runs.read("trial").active
+
+
+@pytest.mark.parametrize("code", [0, -9, -15, NOT_STARTED])
+def test_a_run_whose_runner_is_killed_goes_on(scene, code):
+    scene.submit("trial")
+    scene.look()
+    died(scene, 20, code)
+    assert scene.runs.read("trial").active
+
+
+@pytest.mark.parametrize("what", ["rounds", "time", "superlink", "flower"])
+def test_a_run_goes_on_that_gets_further_or_whose_server_is_in_trouble(scene, what):
+    scene.submit("trial")
+    scene.look()
+    for number in range(20):
+        if what == "rounds":
+            (scene.runs.folder / "trial" / "rounds.jsonl").write_text("{}" * number)
+        elif what == "time":
+            scene.clock.now += 61
+        elif what == "superlink":
+            scene.named("superlink")[-1].code = -9
+        else:
+            scene.flower.away = True
+        scene.named("runner trial")[-1].code = 1
+        scene.look()
+        scene.flower.away = False
+        scene.look(30)
+    assert scene.runs.read("trial").active
+
+
+def test_a_failure_that_cannot_be_written_does_not_end_the_daemon(scene, monkeypatch):
+    scene.submit("trial")
+    scene.look()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(scene.runs, "change", full)
+    died(scene, 7)
+    assert scene.runs.read("trial").active
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "Child", scene._child)
+    monkeypatch.setattr(module, "Operator", scene.flower)
+    died(scene, 1)
+    assert scene.runs.read("trial").state == "failed"
 
 
 def test_a_run_that_has_ended_is_not_started_again(scene):

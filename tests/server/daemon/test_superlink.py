@@ -37,15 +37,14 @@ class Server:
 
     def wait(self, seconds=60):
         end = time.monotonic() + seconds
-        for port in (self.port,):  # the local one is open already
-            while True:
-                assert self.child.ended() is None, "the SuperLink has ended"
-                assert time.monotonic() < end, "the SuperLink does not listen"
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                except OSError:
-                    time.sleep(0.1)
+        while True:  # both ports are open already
+            assert self.child.ended() is None, "the SuperLink has ended"
+            assert time.monotonic() < end, "the SuperLink does not serve"
+            try:
+                self.serial()
+                break
+            except OSError:
+                time.sleep(0.1)
 
     def trusting(self):
         return ssl.create_default_context(cafile=str(self.centre.home.authorities))
@@ -66,7 +65,7 @@ class Server:
             return opened.recv(4096).split(b"\r\n")[0]
 
     def serial(self):
-        pem = ssl.get_server_certificate(("127.0.0.1", self.port))
+        pem = ssl.get_server_certificate(("127.0.0.1", self.port), timeout=5)
         return x509.load_pem_x509_certificate(pem.encode()).serial_number
 
 
