@@ -61,3 +61,23 @@ def test_a_cell_that_is_neither_value_nor_missing_is_a_fault_of_its_row():
         2: "column a holds no finite number",
     }
     assert "high" not in str(faults)
+
+
+def test_a_cell_that_is_no_number_may_be_given_one():
+    feature = Feature(column="age", values={"> 89": 90.0, "unborn": 0.0}, missing=("?",))
+    cells = ["45", "> 89", "unborn", "?", "> 90"]
+    values, faults = feature_values([cells], [feature], [""])
+    assert values[:3, 0].tolist() == [45.0, 90.0, 0.0]
+    assert np.isnan(values[3, 0])
+    assert faults == {4: "column age holds no finite number"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_no_cell_is_given_what_is_no_number(value):
+    with pytest.raises(ValueError, match="finite"):
+        Feature(column="age", values={"> 89": value})
+
+
+def test_a_category_has_no_value():
+    with pytest.raises(ValueError, match="numeric column"):
+        Feature(column="sex", kind="categorical", categories=("f", "m"), values={"f": 1.0})

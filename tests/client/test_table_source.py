@@ -71,6 +71,63 @@ def test_an_empty_label_cannot_mean_a_class(tmp_path, study_of, read):
         read(study_of(text), tmp_path)
 
 
+CODES = DATA.replace(
+    'values = { absent = ["0"], present = ["1"] }',
+    """containing = { absent = ["'NORM'"] }, otherwise = "present\"""",
+)
+
+
+def test_a_code_among_others_is_a_label(tmp_path, study_of, read):
+    write(
+        tmp_path,
+        "a.csv",
+        "who,place,age,sick",
+        "p1,north,50,\"{'NORM': 100.0, 'SR': 0.0}\"",
+        "p2,north,51,\"{'ABNORM': 100.0}\"",
+        "p3,north,52,",
+        "p4,north,53,SR",
+    )
+    records, aside, _ = read(study_of(CODES), tmp_path)
+    assert [(r.patient, r.label) for r in records] == [("p1", 0), ("p2", 1), ("p4", 1)]
+    assert [(a.key, a.reason) for a in aside] == [("a.csv:4", "no label")]
+
+
+def test_codes_of_two_classes_in_one_cell_are_refused(tmp_path, study_of, read):
+    write(tmp_path, "a.csv", "who,place,age,sick", "p1,north,50,NORM MI")
+    text = DATA.replace(
+        'values = { absent = ["0"], present = ["1"] }',
+        'containing = { absent = ["NORM"], present = ["MI", "CD"] }',
+    )
+    with pytest.raises(CohortError, match=r"a.csv:2: column sick holds 'NORM MI', which means"):
+        read(study_of(text), tmp_path)
+
+
+def test_whatever_is_not_named_may_be_a_class(tmp_path, study_of, read):
+    write(
+        tmp_path, "a.csv", "who,place,age,sick", "p1,north,50,0.0", "p2,north,51,present", "p3,n,5,"
+    )
+    text = DATA.replace('present = ["1"] }', '}, otherwise = "present"').replace("], }", "] }")
+    records, aside, _ = read(study_of(text), tmp_path)
+    assert [(r.patient, r.label) for r in records] == [("p1", 0), ("p2", 1)]
+    assert len(aside) == 1
+
+
+@pytest.mark.parametrize(
+    ("label", "fault"),
+    [
+        ('values = { absent = ["0"] }, containing = { absent = ["0"] }', "values or containing"),
+        ('otherwise = "present"', "otherwise needs"),
+        ('values = { absent = ["0"] }, otherwise = "absent"', "no texts of its own"),
+        ('values = { absent = ["0"] }, otherwise = "ill"', "data.label.otherwise: 'ill' is none"),
+        ('containing = { ill = ["0"] }', "data.label.containing: 'ill' is none"),
+        ('containing = { absent = [" "] }', "empty text"),
+    ],
+)
+def test_labels_that_contradict_themselves_are_refused(study_of, label, fault):
+    with pytest.raises(StudyError, match=fault):
+        study_of(DATA.replace('values = { absent = ["0"], present = ["1"] }', label))
+
+
 def test_a_byte_order_mark_blanks_and_quotes_do_not_matter(tmp_path, study_of, read):
     text = '\ufeffwho, place ,age,sick\r\n"p1", north ," 50",1\r\n\r\n'
     (tmp_path / "a.csv").write_text(text, encoding="utf-8", newline="")

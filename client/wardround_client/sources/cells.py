@@ -85,13 +85,14 @@ def feature_values(
 
 def _reader(feature: Feature, missing: frozenset[str]) -> Callable[[str], float | None]:
     categories = {canonical(text): float(i) for i, text in enumerate(feature.categories)}
+    values = {canonical(text.strip()): value for text, value in feature.values.items()}
 
     def read(text: str) -> float | None:
         if canonical(text) in missing:
             return math.nan
         if feature.kind == "categorical":
             return categories.get(canonical(text))
-        return number(text)
+        return values[canonical(text)] if canonical(text) in values else number(text)
 
     return read
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -179,26 +179,62 @@ def _broken(index: Index, data: IndexedData) -> list[SetAside]:
 def _labels(index: Index, rows: Sequence[int], study: Study) -> list[int | None]:
     """Class of each of the rows, or None where the label is missing."""
     data, classes = section(study), study.study.classes
-    meaning, missing = _meaning(study), marks(data.missing, _EMPTY)
+    missing = marks(data.missing, _EMPTY)
+    meant = _containing(study) if data.label.containing else _equal(study)
     cells = index.column(data.label.column)
+    otherwise = data.label.otherwise
+    known: dict[str, set[int]] = {}
     labels: list[int | None] = []
     for row in rows:
-        text = canonical(cells[row])
-        label = meaning.get(text)
-        if label is None and text not in missing:
+        text = cells[row]
+        if text not in known:
+            known[text] = meant(text)
+        if not known[text] and canonical(text) in missing:
+            labels.append(None)
+            continue
+        if not known[text] and otherwise is not None:
+            known[text] = {classes.index(otherwise)}
+        if len(known[text]) > 1:
+            both = " and ".join(classes[number] for number in sorted(known[text]))
             raise CohortError(
-                f"{index.positions[row]}: column {data.label.column} holds {cells[row]!r}, which "
+                f"{index.positions[row]}: column {data.label.column} holds {text!r}, which means "
+                f"{both} by data.label.containing; change the texts there, or leave such rows out "
+                "with data.where."
+            )
+        if not known[text]:
+            raise CohortError(
+                f"{index.positions[row]}: column {data.label.column} holds {text!r}, which "
                 f"is none of the study's classes ({', '.join(classes)}); name it in "
                 "data.label.values, or leave such rows out with data.where."
             )
-        labels.append(label)
+        labels.append(*known[text])
     return labels
+
+
+def _containing(study: Study) -> Callable[[str], set[int]]:
+    """The classes of which a text stands in a cell."""
+    texts = study.data.label.containing
+    numbered = [(study.study.classes.index(name), texts[name]) for name in texts]
+    return lambda cell: {number for number, ones in numbered if any(one in cell for one in ones)}
+
+
+def _equal(study: Study) -> Callable[[str], set[int]]:
+    """The class that a cell means as a whole."""
+    meaning = _meaning(study)
+
+    def meant(cell: str) -> set[int]:
+        number = meaning.get(canonical(cell))
+        return set() if number is None else {number}
+
+    return meant
 
 
 def _meaning(study: Study) -> dict[str, int]:
     """Class of each label text; a class without texts of its own is named by its own name."""
     meaning: dict[str, int] = {}
     for number, name in enumerate(study.study.classes):
+        if name == study.data.label.otherwise:
+            continue
         for text in study.data.label.values.get(name, (name,)):
             if not text.strip():
                 raise StudyError(

@@ -40,12 +40,18 @@ def check_combinations(study: Study, origin: str) -> None:
             f'{origin}: study.task: "{task}" does not fit data.source = "{source}"; '
             f'write "{_TASKS[source]}", or name another source.'
         )
-    unknown = [c for c in study.data.label.values if c not in study.study.classes]
-    if unknown:
-        raise StudyError(
-            f"{origin}: data.label.values: {unknown[0]!r} is none of the study's classes "
-            f"({', '.join(study.study.classes)})."
-        )
+    label = study.data.label
+    for key, named in (
+        ("values", label.values),
+        ("containing", label.containing),
+        ("otherwise", [label.otherwise] if label.otherwise else []),
+    ):
+        unknown = [name for name in named if name not in study.study.classes]
+        if unknown:
+            raise StudyError(
+                f"{origin}: data.label.{key}: {unknown[0]!r} is none of the study's classes "
+                f"({', '.join(study.study.classes)})."
+            )
     for idle in _idle(study):
         raise StudyError(
             f"{origin}: {idle.key}: {idle.value} has no effect {idle.because}; {idle.remedy}."

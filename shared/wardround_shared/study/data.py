@@ -10,13 +10,32 @@ Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 class Label(Section):
-    """Where the label stands. `values` maps a class to the cell texts that mean it.
+    """Where the label stands, and which cell texts mean which class.
 
-    Without `values` the cell text itself must be one of the study's classes.
+    Without any of the following the cell text itself must be one of the study's classes.
+
+    Attributes:
+        values: class -> whole cell texts that mean it.
+        containing: class -> texts that stand in a cell that means it, as one code among others.
+        otherwise: the class of a cell with none of the texts of `values` or `containing`.
     """
 
     column: str
     values: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    containing: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    otherwise: str | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Label":
+        if self.values and self.containing:
+            raise ValueError("give values or containing, not both")
+        if self.otherwise is not None and not (self.values or self.containing):
+            raise ValueError("otherwise needs values or containing beside it")
+        if self.otherwise in {*self.values, *self.containing}:
+            raise ValueError("the class of otherwise has no texts of its own")
+        if any(not text.strip() for texts in self.containing.values() for text in texts):
+            raise ValueError("every cell has an empty text in it; write one that is not")
+        return self
 
 
 class SiteKey(Section):
@@ -48,13 +67,15 @@ class Feature(Section):
     """One column of a table and how to read it.
 
     A cell in `missing` (or in the data section's `missing`) is a missing value. A categorical
-    cell that is none of `categories` is set aside with its row.
+    cell that is none of `categories` is set aside with its row. In a numeric column a cell in
+    `values` is the number that stands there: "> 89" may be 90.
     """
 
     column: str
     kind: Literal["numeric", "categorical"] = "numeric"
     categories: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    values: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _categories_fit(self) -> "Feature":
@@ -62,6 +83,8 @@ class Feature(Section):
             raise ValueError(
                 "a categorical column needs categories, and a numeric one must not have any"
             )
+        if self.kind == "categorical" and self.values:
+            raise ValueError("only cells of a numeric column can be given values")
         return self
 
 

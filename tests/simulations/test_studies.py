@@ -1,0 +1,43 @@
+"""Each study that is shipped runs, in a short form, on the data that it is made for."""
+
+import os
+from pathlib import Path
+
+import pytest
+from federations import Silent, settings_of
+
+from wardround_simulations import cli
+from wardround_simulations.federation import simulate
+
+DATA = Path(os.environ.get("WARDROUND_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+FOLDERS = {
+    "arrhythmia": "ecg-mitbih",
+    "chest-xray": "cxr-2sites",
+    "ct-contrast": "ct-tcga-dicom",
+    "diabetes": "tabular-small",
+    "ecg-norm": "ecg-ptbxl",
+    "heart-disease": "heart-disease-uci",
+    "icu-mortality": "icu-eicu-demo",
+    "phantom": "",
+    "pneumonia": "pneumoniamnist",
+}
+SHORT = ("training.rounds=1", "training.local-epochs=1", "training.average-last=1")
+
+
+def test_every_study_is_run_here():
+    assert sorted(FOLDERS) == sorted(file.stem for file in cli.studies_folder().glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", sorted(FOLDERS))
+def test_a_study_runs_on_its_data(tmp_path, name):
+    data = DATA / FOLDERS[name] if FOLDERS[name] else None
+    if data is not None and not data.is_dir():
+        pytest.skip(f"the data set {FOLDERS[name]} is not here")
+    short = (*SHORT, "privacy.mechanism=none")
+    study = cli.find_study(name)
+    summary = simulate(settings_of(study, data, tmp_path / "run", *short), Silent())
+    assert summary["status"] == "complete"
+    assert summary["metrics"]["n"] > 0
+    assert not summary["dropped"]
+    # What is said of each hospital's share is said of real hospitals.
+    assert summary["sites"] == len(summary["cohorts"]) > 1
