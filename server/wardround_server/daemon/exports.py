@@ -87,14 +87,15 @@ def _report(runs: Runs, name: str, summary: dict[str, Any]) -> list[str]:
         else "none: the study says privacy.mechanism = none"
     )
     lines = [
-        f"# {study.study.name}, run {name}",
-        "",
         str(part["sentence"]),
+        "",
+        f"# {study.study.name}, run {name}",
         "",
         f"Study {study.study_id}; software {summary['software']}.",
         "",
         f"Privacy: {promise}.",
         f"Secure aggregation: {'yes' if study.aggregation.secure else 'no'}.",
+        *_start(summary.get("initial_weights")),
         "",
         "## Metrics of the final model on all sites' validation patients",
         "",
@@ -113,6 +114,16 @@ def _report(runs: Runs, name: str, summary: dict[str, Any]) -> list[str]:
     lines += ["", "## What sites gave away that no epsilon covers", ""]
     lines += [f"- {one.what}: {one.form} ({one.purpose})" for one in disclosures(study)]
     return lines
+
+
+def _start(weights: dict[str, Any] | None) -> list[str]:
+    """What the run has started from, if not from chance: epsilon says nothing of that."""
+    if weights is None:
+        return []
+    return [
+        f"Started from {weights['taken']} arrays of {weights['file']} (SHA-256 "
+        f"{weights['sha256']}); what those were trained on, this run protects nobody of."
+    ]
 
 
 def _figure(value: object) -> str:

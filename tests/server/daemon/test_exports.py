@@ -54,10 +54,22 @@ def test_everything_is_there_and_its_first_line_says_who_took_part(runs, tmp_pat
     for name in names:
         assert (out / name).read_bytes() == (runs.folder / "trial" / name).read_bytes()
     report = (out / REPORT).read_text().splitlines()
-    assert report[2] == SENTENCE
+    assert report[0] == SENTENCE
+    assert not any("Started from" in line for line in report)
     assert "| accuracy | 0.1235 |" in report
     assert "| west | 3 | x (2) |" in report
     assert any("dp-sgd, epsilon 8" in line for line in report)
+
+
+def test_the_report_says_what_the_run_has_started_from(runs, tmp_path):
+    folder = runs.folder / "trial"
+    summary = json.loads((folder / SUMMARY).read_text())
+    start = {"file": "w.pt", "sha256": "ab" * 32, "taken": 60, "fresh": ["output.weight"]}
+    (folder / SUMMARY).write_text(json.dumps(summary | {"initial_weights": start}))
+    export_run(runs.folder, "trial", tmp_path / "out")
+    report = (tmp_path / "out" / REPORT).read_text()
+    assert "Started from 60 arrays of w.pt" in report
+    assert start["sha256"] in report
 
 
 def test_checkpoints_and_what_the_daemon_needs_stay_where_they_are(runs, tmp_path):
