@@ -65,8 +65,8 @@ class RunFolder:
                     f"{path}: this run folder exists already; name another with --out."
                 ) from error
             raise RunFolderError(
-                f"{path}: cannot be made ({error.filename}: {error.strerror}); "
-                "name another with --out."
+                f"{path}: cannot be made ({error.filename}: {error.strerror}); see to the folder "
+                "above it, or choose another one."
             ) from error
         return cls(path, durable=durable)
 
