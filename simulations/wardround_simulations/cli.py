@@ -358,7 +358,7 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
     lines += [f"note: {note}" for note in summary["notes"]]
     lines.append(_metrics_line("all sites", summary["metrics"]))
     lines += [_metrics_line(site, m) for site, m in summary["per_site"].items()][:20]
-    privacy, start = summary["privacy"], summary["initial_weights"]
+    privacy, start = summary["privacy"], summary.get("initial_weights")
     if start is not None:
         fresh = ", ".join(start["fresh"]) or "nothing"
         lines.append(

@@ -120,10 +120,11 @@ def _start(weights: dict[str, Any] | None) -> list[str]:
     """What the run has started from, if not from chance: epsilon says nothing of that."""
     if weights is None:
         return []
-    return [
+    line = (
         f"Started from {weights['taken']} arrays of {weights['file']} (SHA-256 "
         f"{weights['sha256']}); what those were trained on, this run protects nobody of."
-    ]
+    )
+    return [line]
 
 
 def _figure(value: object) -> str:
