@@ -14,6 +14,7 @@ from wardround_client.approvals import Approvals
 from wardround_client.data_sets import DataSets
 from wardround_client.enrolment.home import SiteHome
 from wardround_client.enrolment.joining import accept, write_request
+from wardround_server.daemon.overview import overview
 from wardround_server.daemon.runs import Runs
 from wardround_server.enrolment.admission import admit, read_request
 from wardround_server.enrolment.home import ServerHome
@@ -78,6 +79,7 @@ def bench_deployment(*, rounds: int = ROUNDS_MEASURED) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="wardround-bench-") as name:
         folder = Path(name)
         with _consortium(folder) as (server, sites, processes):
+            _connected(server)
             idle_mb, idle_core = _idle(processes[1])
             plain = _seconds_per_round(server, sites, rounds, secure=False)
             secure = _seconds_per_round(server, sites, rounds, secure=True)
@@ -191,6 +193,15 @@ def _study(rounds: int, *, secure: bool) -> Study:
 
 def _lines(file: Path) -> int:
     return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def _connected(server: ServerHome) -> None:
+    """Wait for all sites: a node that comes before its key is registered is started again."""
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while not all(one["online"] for one in overview(server)["sites"]):
+        if time.monotonic() > end:
+            raise BackendError("The sites have not connected to their server.")
+        time.sleep(0.5)
 
 
 def _idle(site: subprocess.Popen[bytes]) -> tuple[float, float]:
