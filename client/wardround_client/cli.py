@@ -12,6 +12,7 @@ from wardround_shared.commands import (
     Yes,
     confirm,
     errors,
+    log_in_order,
     new_app,
     print_json,
     verify_audit_log,
@@ -85,7 +86,7 @@ def join(
                 "join with the centre's answer."
             )
         opened = SiteHome.open(home)
-        log = _log_in_order(opened)
+        log = log_in_order(opened.audit_log)
         if request is not None:
             facts = joining.write_request(opened, request, now=datetime.now(UTC))
             log.append("requested", site=facts.site)
@@ -148,7 +149,7 @@ def add_data(
         from wardround_client.enrolment.home import SiteHome  # noqa: PLC0415
 
         opened = SiteHome.open(home)
-        log = _log_in_order(opened)
+        log = log_in_order(opened.audit_log)
         added = DataSets(opened.data_sets).add(name, path, source)
         log.append("data-set", data_set=name)
     say(f"{name} is {added.path} ({added.source}).")
@@ -270,7 +271,7 @@ def approve(id_: StudyId, data_: DataName, home: Home, yes: Yes = False) -> None
         confirm(
             f"Shall {found.study.name} ({found.study_id[:12]}) use the data set {data_}?", yes=yes
         )
-        log = _log_in_order(opened)
+        log = log_in_order(opened.audit_log)
         approvals.approve(found.study_id, data_set=data_)
         log.append("approved", study=found.study_id, data_set=data_)
     say(f"{found.study.name} is approved, with the data set {data_}.")
@@ -284,7 +285,7 @@ def refuse(id_: StudyId, home: Home) -> None:
         from wardround_client.enrolment.home import SiteHome  # noqa: PLC0415
 
         opened = SiteHome.open(home)
-        log = _log_in_order(opened)
+        log = log_in_order(opened.audit_log)
         found = Approvals(opened.studies).refuse(id_).study
         log.append("refused-study", study=found.study_id)
     say(f"{found.study.name} is refused.")
@@ -305,7 +306,7 @@ def rotate(
         from wardround_client.enrolment.home import SiteHome  # noqa: PLC0415
 
         opened = SiteHome.open(home)
-        log = _log_in_order(opened)
+        log = log_in_order(opened.audit_log)
         facts = rotation.rotate(opened, request, now=datetime.now(UTC), afresh=afresh)
         log.append("keys", site=facts.site)
     _say_request(facts)
@@ -320,7 +321,7 @@ def abandon(home: Home) -> None:
         from wardround_shared.audit_log import Told  # noqa: PLC0415
 
         opened = SiteHome.open(home)
-        log = _log_in_order(opened)
+        log = log_in_order(opened.audit_log)
         forgotten = rotation.abandon(opened)
         if forgotten:
             why = Told("The new keys that were asked for are forgotten.")
@@ -383,15 +384,6 @@ def main() -> None:
     """Entry point."""
     accept_every_letter()
     app()
-
-
-def _log_in_order(home: Any) -> Any:
-    """The audit log, of which it is known that the line about a change can be appended."""
-    from wardround_shared.audit_log import AuditLog  # noqa: PLC0415 - takes a while
-
-    log = AuditLog(home.audit_log)
-    log.require_appendable()
-    return log
 
 
 def _examined(folder: Path) -> Any:

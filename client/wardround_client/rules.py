@@ -8,20 +8,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, time
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, StrictBool, StrictInt
 
 from wardround_shared.secure_aggregation.roster import SMALLEST_COHORT, smallest_threshold
-from wardround_shared.study import Model, Study
+from wardround_shared.study import MODEL_NAMES, Study
 from wardround_shared.study.section import Section
 
 _HOURS = re.compile(r"([0-9]{1,2}):([0-9]{2}) *- *([0-9]{1,2}):([0-9]{2})")
 _DAY = 24 * 60
-
-_KINDS = get_args(get_args(Model)[0])
-MODELS = tuple(name for kind in _KINDS for name in get_args(kind.model_fields["name"].annotation))
-"""Names of all models that a study can ask for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +75,8 @@ def _clock(minutes: int) -> str:
 
 
 def _known_model(name: str) -> str:
-    if name not in MODELS:
-        raise ValueError(f"there is no model {name[:40]!r}; there are {', '.join(MODELS)}")
+    if name not in MODEL_NAMES:
+        raise ValueError(f"there is no model {name[:40]!r}; there are {', '.join(MODEL_NAMES)}")
     return name
 
 

@@ -12,6 +12,7 @@ from wardround_shared.commands import (
     Yes,
     confirm,
     errors,
+    log_in_order,
     new_app,
     print_json,
     verify_audit_log,
@@ -76,7 +77,7 @@ def init(  # noqa: PLR0917 - typer reads them
         made = ServerHome.init(
             home, settings=settings, now=datetime.now(UTC), consortium_key=consortium_key
         )
-        _audit(made.audit_log, "made")
+        log_in_order(made.audit_log).append("made")
     kept = consortium_key or made.consortium_private
     say(f"{home} is ready; its settings are in {made.settings_file}.")
     say(f"The consortium's private key is {kept}: copy it to a safe, see docs/enrolment.md.")
@@ -108,16 +109,14 @@ def admit(
         say("Fingerprint of its keys, to be read to you by the hospital over the telephone:")
         say(f"    {candidate.fingerprint}")
         confirm(f"Is it the same, and shall {candidate.site} be admitted?", yes=yes)
-        _require_audit(opened.audit_log)
+        log = log_in_order(opened.audit_log)
         admitted = admission.admit(
             opened,
             candidate,
             answer=request.with_suffix(".wardround-answer") if answer is None else answer,
             now=datetime.now(UTC),
             consortium_key=consortium_key,
-            noted=lambda version: _audit(
-                opened.audit_log, "admitted", site=candidate.site, version=version
-            ),
+            noted=lambda version: log.append("admitted", site=candidate.site, version=version),
         )
     say(f"{admitted.site} is in version {admitted.version} of the roster.")
     say(f"Send {admitted.answer} to it, and read it this fingerprint over the telephone:")
@@ -138,11 +137,11 @@ def revoke(
 
         opened = ServerHome.open(home)
         confirm(f"Shall {site} be taken out of the roster?", yes=yes)
-        _require_audit(opened.audit_log)
+        log = log_in_order(opened.audit_log)
         revoked = admission.revoke(
             opened, site, now=datetime.now(UTC), consortium_key=consortium_key
         )
-        _audit(opened.audit_log, "revoked", site=site, version=revoked.version)
+        log.append("revoked", site=site, version=revoked.version)
     say(f"{site} is not in version {revoked.version} of the roster any more.")
 
 
@@ -191,17 +190,22 @@ def submit(  # noqa: PLR0917 - typer reads them
 
         opened = ServerHome.open(home)
         loaded = load_study(Path(study), overrides=set_ or [])
+        start = None
+        if weights is not None:
+            from wardround_server.initial_weights import read_weights  # noqa: PLC0415 - torch
+
+            start = read_weights(weights)
         _require_admitted(opened, site or [])
-        _require_audit(opened.audit_log)
+        log = log_in_order(opened.audit_log)
         record = Runs(opened.runs).submit(
             loaded,
             name=name,
             seed=seed,
             now=datetime.now(UTC),
             sites=tuple(site or ()),
-            weights=weights,
+            start=start,
         )
-        _audit(opened.audit_log, "submitted", run=record.name, study=record.study_id)
+        log.append("submitted", run=record.name, study=record.study_id)
     if json_:
         print_json(dataclasses.asdict(record))
         return
@@ -217,11 +221,11 @@ def stop(run: RunName, home: Home) -> None:
         from wardround_server.enrolment.home import ServerHome  # noqa: PLC0415
 
         opened = ServerHome.open(home)
-        _require_audit(opened.audit_log)
+        log = log_in_order(opened.audit_log)
         record = Runs(opened.runs).change(run, "stopped", only={"submitted", "running"})
         if record.state != "stopped":
             raise _not_possible(run, record.state, "stopped")
-        _audit(opened.audit_log, "stopped", run=run)
+        log.append("stopped", run=run)
     say(f"run {run} is stopped.")
 
 
@@ -233,11 +237,11 @@ def resume(run: RunName, home: Home) -> None:
         from wardround_server.enrolment.home import ServerHome  # noqa: PLC0415
 
         opened = ServerHome.open(home)
-        _require_audit(opened.audit_log)
+        log = log_in_order(opened.audit_log)
         record = Runs(opened.runs).change(run, "submitted", only={"stopped", "failed"})
         if record.state != "submitted":
             raise _not_possible(run, record.state, "resumed")
-        _audit(opened.audit_log, "resumed", run=run)
+        log.append("resumed", run=run)
     say(f"run {run} goes on when the daemon looks next.")
 
 
@@ -277,8 +281,9 @@ def export(
         from wardround_server.enrolment.home import ServerHome  # noqa: PLC0415
 
         opened = ServerHome.open(home)
+        log = log_in_order(opened.audit_log)
         sentence = export_run(opened.runs, run, out)
-        _audit(opened.audit_log, "exported", run=run)
+        log.append("exported", run=run)
     say(sentence)
     say(f"{out} has the run {run}.")
 
@@ -321,9 +326,9 @@ def renew(home: Home) -> None:
         from wardround_server.enrolment.home import ServerHome  # noqa: PLC0415
 
         opened = ServerHome.open(home)
-        _require_audit(opened.audit_log)
+        log = log_in_order(opened.audit_log)
         facts = renewal.renew_server(opened, now=datetime.now(UTC))
-        _audit(opened.audit_log, "certificate", until=facts.ends)
+        log.append("certificate", until=facts.ends)
     say(f"The server's certificate is valid until {facts.ends:%Y-%m-%d}.")
 
 
@@ -337,9 +342,9 @@ def rotate(home: Home, consortium_key: Key = None) -> None:
         from wardround_server.enrolment.home import ServerHome  # noqa: PLC0415
 
         opened = ServerHome.open(home)
-        _require_audit(opened.audit_log)
+        log = log_in_order(opened.audit_log)
         facts = renewal.rotate_ca(opened, now=datetime.now(UTC), consortium_key=consortium_key)
-        _audit(opened.audit_log, "roster", version=facts.version)
+        log.append("roster", version=facts.version)
     say(
         f"Version {facts.version} of the roster names both authorities. When every site has it "
         "(each run brings it), end with: wardround-server certificates finish"
@@ -362,11 +367,11 @@ def finish(
         from wardround_server.enrolment.home import ServerHome  # noqa: PLC0415
 
         opened = ServerHome.open(home)
-        _require_audit(opened.audit_log)
+        log = log_in_order(opened.audit_log)
         facts = renewal.finish_rotation(
             opened, now=datetime.now(UTC), consortium_key=consortium_key, at_once=at_once
         )
-        _audit(opened.audit_log, "certificate", until=facts.certificate.ends)
+        log.append("certificate", until=facts.certificate.ends)
     say(f"Version {facts.version} of the roster names the new authority only.")
 
 
@@ -386,19 +391,6 @@ def main() -> None:
     """Entry point."""
     accept_every_letter()
     app()
-
-
-def _audit(file: Path, event: str, **fields: str | int | datetime) -> None:
-    from wardround_shared.audit_log import AuditLog  # noqa: PLC0415 - takes a while
-
-    AuditLog(file).append(event, **fields)
-
-
-def _require_audit(file: Path) -> None:
-    """Nothing is changed whose line could not be appended to the audit log."""
-    from wardround_shared.audit_log import AuditLog  # noqa: PLC0415 - takes a while
-
-    AuditLog(file).require_appendable()
 
 
 def _require_admitted(home: Any, sites: list[str]) -> None:

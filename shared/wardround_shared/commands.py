@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from wardround_shared.audit_log import Head, head, verify
+from wardround_shared.audit_log import AuditLog, Head, head, verify
 from wardround_shared.errors import WardroundError
 from wardround_shared.terminal import say
 
@@ -83,6 +83,17 @@ def confirm(question: str, *, yes: bool) -> None:
     if not yes and not typer.confirm(question):
         typer.echo("Nothing was changed.", err=True)
         raise typer.Exit(1)
+
+
+def log_in_order(file: Path) -> AuditLog:
+    """An audit log to which the line about a change can be appended: ask before the change.
+
+    Raises:
+        AuditError: it cannot.
+    """
+    log = AuditLog(file)
+    log.require_appendable()
+    return log
 
 
 def verify_audit_log(file: Path, *, known: str | None, json_: bool) -> None:

@@ -9,6 +9,7 @@ import fcntl
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -141,6 +142,26 @@ class Backoff:
         )
         self._next = self._clock() + self._pause
         return self._pause
+
+
+class Ending:
+    """SIGTERM and SIGINT, as something to look at between two looks."""
+
+    def __init__(self) -> None:
+        """From now on both only ask this process to end."""
+        self._asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the next look; whether it was asked to end, and there shall be none."""
+        if not self._asked:
+            time.sleep(seconds)
+        return self._asked
+
+    def _ask(self, *_: object) -> None:
+        # No more than this: a handler that takes a lock may wait for the very code it interrupts.
+        self._asked = True
 
 
 def free_port() -> int:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wardround_client.policy import TEMPLATE, Policy, parse_policy
-from wardround_client.rules import MODELS, Hours, Rules, fewest_sites
+from wardround_client.rules import Hours, Rules, fewest_sites
 from wardround_shared.errors import NotAllowedError, PolicyError
-from wardround_shared.study import load_study
+from wardround_shared.study import MODEL_NAMES, load_study
 from wardround_simulations.cli import find_study
 
 NOON = datetime(2027, 3, 1, 12, 0, tzinfo=UTC)
@@ -66,7 +66,7 @@ def test_every_commented_rule_of_the_template_can_be_taken():
         for line in TEMPLATE.splitlines()
     ]
     rules = parse_policy("\n".join(lines), origin="policy.toml").rules
-    assert rules.models == MODELS
+    assert rules.models == MODEL_NAMES
     assert rules.hours == "20:00-06:00"
 
 
@@ -202,7 +202,7 @@ def test_hours_may_be_written_as_people_write_them(text):
         ('require-secure-aggregation = "no"', ["rules.require-secure-aggregation", "no"]),
         ("allow-without-privacy = 1", ["rules.allow-without-privacy", "1"]),
         ("models = []", ["rules.models", "at least 1"]),
-        ('models = ["mpl"]', ["rules.models", "'mpl'", ", ".join(MODELS)]),
+        ('models = ["mpl"]', ["rules.models", "'mpl'", ", ".join(MODEL_NAMES)]),
         ('models = "mlp"', ["rules.models"]),
         ('device = "gpu"', ["rules.device", '"gpu"', "cuda"]),
         ("minimum-sites = 3", ["rules.minimum-sites", "docs/site-policy.md"]),
@@ -241,5 +241,5 @@ def test_every_rule_is_documented_with_its_default():
         "device": '`"auto"`',
     }
     assert set(rows) == {name.replace("_", "-") for name in Rules.model_fields}
-    for model in MODELS:
+    for model in MODEL_NAMES:
         assert f"`{model}`" in section

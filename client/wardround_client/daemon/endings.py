@@ -1,24 +1,13 @@
-"""What the audit log says of processes that ended: what repeats itself does not fill the disk."""
+"""What the audit log says of processes that ended."""
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from wardround_client.flower.refusal import Refusal
-from wardround_shared.audit_log import AuditLog, Told
+from wardround_shared.audit_log import AuditLog, Sparing, Told
 
-AGAIN_SECONDS = 3600.0
-"""The same thing has one line in so many seconds."""
-
-FIRST = 3
-"""Lines of the same end before they become rare."""
-
-
-@dataclass
-class _Known:
-    lines: int
-    written: float
-    seen: float
+AN_HOUR = 3
+"""Lines of the same end within an hour."""
 
 
 class Endings:
@@ -26,9 +15,8 @@ class Endings:
 
     def __init__(self, log: AuditLog, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
-        self._clock = clock
-        self._ends: dict[tuple[str, int], _Known] = {}
-        self._refusals: dict[Refusal, float] = {}
+        self._ends = Sparing(often=AN_HOUR, clock=clock)
+        self._refusals = Sparing(clock=clock)
         self._last: Refusal | None = None
 
     def note(self, process: str, code: int) -> Refusal | None:
@@ -38,28 +26,10 @@ class Endings:
             AuditError: it cannot be written.
         """
         refusal = Refusal.of_exit(code)
-        if self._is_worth_a_line(process, code):
+        if self._ends.worth((process, code)):
             self._log.append("restarted", process=process, exit=code)
         # Once may be a moment's: a key that has just come into force is registered soon after.
-        if refusal is not None and refusal == self._last:
-            self._note_refusal(refusal)
+        if refusal is not None and refusal == self._last and self._refusals.worth(refusal):
+            self._log.append("refused", reason=Told(refusal.sentence))
         self._last = refusal
         return refusal
-
-    def _is_worth_a_line(self, process: str, code: int) -> bool:
-        now = self._clock()
-        known = self._ends.get((process, code))
-        if known is None or now - known.seen >= AGAIN_SECONDS:
-            known = self._ends[process, code] = _Known(lines=0, written=now, seen=now)
-        known.seen = now
-        if known.lines >= FIRST and now - known.written < AGAIN_SECONDS:
-            return False
-        known.lines, known.written = known.lines + 1, now
-        return True
-
-    def _note_refusal(self, refusal: Refusal) -> None:
-        now = self._clock()
-        noted = self._refusals.get(refusal)
-        if noted is None or now - noted >= AGAIN_SECONDS:
-            self._log.append("refused", reason=Told(refusal.sentence))
-            self._refusals[refusal] = now

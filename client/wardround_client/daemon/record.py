@@ -9,7 +9,7 @@ from flwr.clientapp import ClientApp
 
 from wardround_client.flower.tasks import request_of
 from wardround_shared.agreement import require_plain
-from wardround_shared.audit_log import AuditLog, Told
+from wardround_shared.audit_log import AuditLog, Sparing, Told
 from wardround_shared.errors import RunError, WardroundError
 from wardround_shared.messages import (
     CLASS_COUNTS,
@@ -20,10 +20,6 @@ from wardround_shared.messages import (
     Header,
     read_header,
 )
-
-_AGAIN_SECONDS, _MOST_REFUSALS = 3600.0, 200
-"""The same refusal has one line an hour, and so many may be different: a server that asks for
-nonsense must not fill the disk."""
 
 _EVENTS = {
     CLASS_COUNTS: "answered",
@@ -76,16 +72,12 @@ class Refusals:
 
     def __init__(self, log: AuditLog, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
-        self._clock = clock
-        self._noted: dict[tuple[object, ...], float] = {}
+        self._sparing = Sparing(clock=clock)
 
     def note(self, kind: str, header: Header | None, error: WardroundError) -> None:
         """Note a refusal, unless it was noted within the hour, or so many others were."""
-        now, about = self._clock(), (kind, header, str(error))
-        self._noted = {k: at for k, at in self._noted.items() if now - at < _AGAIN_SECONDS}
-        if about in self._noted or len(self._noted) >= _MOST_REFUSALS:
+        if not self._sparing.worth((kind, header, str(error))):
             return
-        self._noted[about] = now
         reason = error if error.may_leave_site else Told(type(error).__name__)
         if header is None:
             self._log.append("refused", question=_word(kind), reason=reason)

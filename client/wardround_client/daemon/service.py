@@ -7,9 +7,7 @@ sends it again. Everything that has to outlive them is in the site's home.
 import logging
 import os
 import secrets
-import signal
 import socket
-import time
 from collections.abc import Callable
 
 from wardround_client.daemon.endings import Endings
@@ -20,7 +18,7 @@ from wardround_client.ledger import Ledger
 from wardround_client.policy import load_policy
 from wardround_shared.audit_log import AuditLog
 from wardround_shared.flower import QUIET, local_without_proxy
-from wardround_shared.supervision import RENEW, Backoff, Child, Program, alone
+from wardround_shared.supervision import RENEW, Backoff, Child, Ending, Program, alone
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +43,6 @@ class Service:
         Ledger.open(home.folder, site=self._name)
         self._audit = AuditLog(home.audit_log)
         self._endings = Endings(self._audit)
-        self._ending = False
         self._pause = Backoff()
         self._pair: tuple[Child, ...] = ()
         self._listening: socket.socket | None = None
@@ -62,27 +59,16 @@ class Service:
         """
         os.umask(0o077)
         os.environ.update(local_without_proxy(os.environ))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask_to_end)
+        ending = Ending()
         with alone(self._home.folder):
             self._audit.append("started")
             try:
-                while self._wait():
+                while not ending.wait(_LOOK_SECONDS):
                     self.look()
                     self._pulse.beat()
             finally:
                 self._close()
                 self._audit.append("stopped")
-
-    def _ask_to_end(self, *_: object) -> None:
-        # No more than this: a handler that takes a lock may wait for the very code it interrupts.
-        self._ending = True
-
-    def _wait(self) -> bool:
-        """Until the next look; False: there shall be none."""
-        if not self._ending:
-            time.sleep(_LOOK_SECONDS)
-        return not self._ending
 
     def look(self) -> None:
         """One look at the two processes."""

@@ -183,31 +183,28 @@ def _labels(index: Index, rows: Sequence[int], study: Study) -> list[int | None]
     meant = _containing(study) if data.label.containing else _equal(study)
     cells = index.column(data.label.column)
     otherwise = data.label.otherwise
-    known: dict[str, set[int]] = {}
     labels: list[int | None] = []
     for row in rows:
         text = cells[row]
-        if text not in known:
-            known[text] = meant(text)
-        if not known[text] and canonical(text) in missing:
+        found = meant(text)
+        if not found and canonical(text) in missing:
             labels.append(None)
             continue
-        if not known[text] and otherwise is not None:
-            known[text] = {classes.index(otherwise)}
-        if len(known[text]) > 1:
-            both = " and ".join(classes[number] for number in sorted(known[text]))
-            raise CohortError(
-                f"{index.positions[row]}: column {data.label.column} holds {text!r}, which means "
-                f"{both} by data.label.containing; change the texts there, or leave such rows out "
-                "with data.where."
+        if not found and otherwise is not None:
+            found = {classes.index(otherwise)}
+        if len(found) != 1:
+            means = " and ".join(classes[number] for number in sorted(found))
+            fault = (
+                f"means {means} by data.label.containing; change the texts there"
+                if found
+                else f"is none of the study's classes ({', '.join(classes)}); name it in "
+                "data.label.values"
             )
-        if not known[text]:
             raise CohortError(
                 f"{index.positions[row]}: column {data.label.column} holds {text!r}, which "
-                f"is none of the study's classes ({', '.join(classes)}); name it in "
-                "data.label.values, or leave such rows out with data.where."
+                f"{fault}, or leave such rows out with data.where."
             )
-        labels.append(*known[text])
+        labels.append(*found)
     return labels
 
 

@@ -7,20 +7,19 @@ ask for something, and what was asked for while it was down is done when it is u
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
+
+from numpy.typing import NDArray
 
 from wardround_server.run_folder import INITIAL, STUDY, SUMMARY, RunFolder
 from wardround_shared.agreement import RUN_NAME
 from wardround_shared.errors import RunFolderError
 from wardround_shared.study import Study, load_study, study_text
-
-if TYPE_CHECKING:
-    from wardround_server.initial_weights import Weights
 
 RECORD = "run.json"
 STATUS = "status.json"
@@ -72,7 +71,7 @@ class Runs:
         seed: int,
         now: datetime,
         sites: tuple[str, ...] = (),
-        weights: Path | None = None,
+        start: tuple[Mapping[str, NDArray[Any]], Mapping[str, str]] | None = None,
     ) -> RunRecord:
         """Ask for a run.
 
@@ -82,13 +81,11 @@ class Runs:
             seed: of what the model starts from.
             now: the time.
             sites: that are waited for.
-            weights: a file to start from instead.
+            start: weights to start from instead, as `initial_weights.read_weights` gives them.
 
         Raises:
             RunFolderError: the name is taken or none, or the folder cannot be made.
-            RunError: there are no weights in the file.
         """
-        start = None if weights is None else _read_weights(weights)
         name = self._free_name(study.study.name, now) if name is None else name
         if not RUN_NAME.fullmatch(name):
             raise RunFolderError(
@@ -202,9 +199,3 @@ class Runs:
             yield
         finally:
             os.close(file)
-
-
-def _read_weights(file: Path) -> "tuple[Weights, dict[str, str]]":
-    from wardround_server.initial_weights import read_weights  # noqa: PLC0415 - imports torch
-
-    return read_weights(file)

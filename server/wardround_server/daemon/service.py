@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import secrets
-import signal
 import socket
 import time
 from contextlib import suppress
@@ -33,7 +32,7 @@ from wardround_shared.audit_log import AuditLog
 from wardround_shared.consortium import files
 from wardround_shared.errors import EnrolmentError, WardroundError
 from wardround_shared.flower import QUIET, local_without_proxy
-from wardround_shared.supervision import NOT_STARTED, Backoff, Child, Program, alone
+from wardround_shared.supervision import NOT_STARTED, Backoff, Child, Ending, Program, alone
 from wardround_shared.times import utc_now
 
 _log = logging.getLogger(__name__)
@@ -79,7 +78,6 @@ class Service:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._door = Door(port=self._listening.getsockname()[1], token=secrets.token_urlsafe(32))
         self._public: tuple[socket.socket, ...] = ()
-        self._ending = False
         self._superlink: Child | None = None
         self._superlink_pause = Backoff()
         self._runners: dict[str, Child] = {}
@@ -103,29 +101,18 @@ class Service:
         """
         os.umask(0o077)
         os.environ.update(local_without_proxy(os.environ))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask_to_end)
+        ending = Ending()
         with alone(self._home.folder):
             # The SuperLink could only end over them, again and again.
             certificate_facts(self._home)
             self._open_public()
             self._audit.append("started")
             try:
-                while self._wait():
+                while not ending.wait(_LOOK_SECONDS):
                     self.look()
             finally:
                 self.close()
                 self._audit.append("stopped")
-
-    def _ask_to_end(self, *_: object) -> None:
-        # No more than this: a handler that takes a lock may wait for the very code it interrupts.
-        self._ending = True
-
-    def _wait(self) -> bool:
-        """Until the next look; False: there shall be none."""
-        if not self._ending:
-            time.sleep(_LOOK_SECONDS)
-        return not self._ending
 
     def look(self) -> None:
         """One look at everything that has to be there."""

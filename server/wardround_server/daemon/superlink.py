@@ -1,44 +1,35 @@
 """Child process: Flower's SuperLink."""
 
-import time
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
 from wardround_server.enrolment.home import ServerHome
 from wardround_server.enrolment.rosters import node_keys
 from wardround_server.flower.superlink import Doors, serve
-from wardround_shared.audit_log import AuditLog, Told
+from wardround_shared.audit_log import AuditLog, Sparing, Told
 from wardround_shared.supervision import child_settings, log_as
 from wardround_shared.times import utc_now
 
-_AGAIN_SECONDS = 3600.0
 _MOST_STRANGERS = 20
 
 
 class Strangers:
-    """Notes in the audit log which nodes were refused that nobody has admitted.
+    """Notes in the audit log which nodes were refused that nobody has admitted."""
 
-    Each once an hour, and so many of them: whoever knocks must not fill the disk.
-    """
-
-    def __init__(self, home: ServerHome, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, home: ServerHome) -> None:
         self._home = home
-        self._clock = clock
-        self._noted: dict[str, float] = {}
+        self._sparing = Sparing(most=_MOST_STRANGERS)
 
     def note(self, key: bytes) -> None:
         """Note the attempt of a node with this key (PEM)."""
-        now, digest = self._clock(), sha256(key.strip()).hexdigest()
-        self._noted = {k: at for k, at in self._noted.items() if now - at < _AGAIN_SECONDS}
-        if digest in self._noted or len(self._noted) >= _MOST_STRANGERS:
+        digest = sha256(key.strip()).hexdigest()
+        # First: to read the roster for each knock would cost more than the knock.
+        if not self._sparing.worth(digest):
             return
         admitted = {known.strip() for known in node_keys(self._home, now=utc_now())}
-        if key.strip() in admitted:
-            return  # it was quicker than its registration
-        self._noted[digest] = now
-        why = Told("A node wanted to connect whose key is not in the roster.")
-        AuditLog(self._home.audit_log).append("refused", digest=digest, reason=why)
+        if key.strip() not in admitted:  # else it was quicker than its registration
+            why = Told("A node wanted to connect whose key is not in the roster.")
+            AuditLog(self._home.audit_log).append("refused", digest=digest, reason=why)
 
 
 def main() -> None:

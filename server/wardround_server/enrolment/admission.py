@@ -4,7 +4,6 @@ A request says by its signatures only that whoever wrote it has its keys. That t
 hospital's is for the person who compares the fingerprint; until `admit` nothing is changed.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -131,7 +130,7 @@ def admit(
         TrustError: as for `read_request`; or not the consortium's key.
     """
     request = candidate.request
-    _require_place(answer)
+    files.require_place(answer)
     with files.changing(home.folder):
         versions = history(home)
         roster = versions[-1]
@@ -286,16 +285,4 @@ def _require_after_revocation(request: JoinRequest, versions: list[SignedRoster]
         raise TrustError(
             f"This request is of {request.made}, and {request.site} was revoked at {gone[-1]}; if "
             "it shall come back, have it make a new request."
-        )
-
-
-def _require_place(answer: Path) -> None:
-    """Refuse an answer that could not be written, before anything is changed.
-
-    Raises:
-        EnrolmentError: it is a folder, or has none that can be written.
-    """
-    if answer.is_dir() or not os.access(answer.absolute().parent, os.W_OK | os.X_OK):
-        raise EnrolmentError(
-            f"{answer}: the answer cannot be written there; name another file with --answer."
         )

@@ -9,7 +9,7 @@ from monai.networks.nets.resnet import ResNet
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
-from wardround_shared.errors import StudyError
+from wardround_shared.models.shapes import require_image
 from wardround_shared.models.static import static_size, with_static
 from wardround_shared.study import Backbone
 
@@ -76,15 +76,7 @@ def build_backbone(
     Raises:
         StudyError: the examples are no images, or too small.
     """
-    if len(shapes[0]) != 3:
-        raise StudyError(
-            f"model.name: {model.name} takes images, and the examples have shape {shapes[0]}; take "
-            "mlp for tables and lstm for signals."
-        )
-    channels, height, width = shapes[0]
-    if min(height, width) < _SMALLEST:
-        raise StudyError(
-            f"model.name: {model.name} needs images of at least {_SMALLEST} x {_SMALLEST} pixels, "
-            f"and they have {height} x {width}; add or change a resize step, or take cnn."
-        )
-    return BackboneModel(model, channels=channels, static=static_size(shapes), outputs=outputs)
+    require_image(
+        model.name, shapes[0], smallest=_SMALLEST, remedy="add or change a resize step, or take cnn"
+    )
+    return BackboneModel(model, channels=shapes[0][0], static=static_size(shapes), outputs=outputs)

@@ -1,14 +1,12 @@
 """All models with what they take, for people: `wardround models`."""
 
 from dataclasses import dataclass
-from functools import cache
-from typing import get_args
 
 import torch
 from pydantic import TypeAdapter
 
 from wardround_shared.models import build_model, parameter_count
-from wardround_shared.study import Model
+from wardround_shared.study import MODEL_NAMES, Model
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -53,17 +51,10 @@ class Listed:
     about: str
 
 
-@cache
-def names() -> tuple[str, ...]:
-    """Every name that `model.name` may have."""
-    kinds = get_args(get_args(Model)[0])
-    return tuple(name for kind in kinds for name in get_args(kind.model_fields["name"].annotation))
-
-
 def catalogue() -> list[Listed]:
     """All models, tables first."""
     listed = []
-    for name in sorted(names(), key=lambda name: list(_EXAMPLES).index(_TAKES[name])):
+    for name in sorted(MODEL_NAMES, key=lambda name: list(_EXAMPLES).index(_TAKES[name])):
         model: Model = TypeAdapter(Model).validate_python({"name": name})
         shapes = _EXAMPLES[_TAKES[name]]
         with torch.random.fork_rng(devices=[]):

@@ -7,7 +7,7 @@ D = dense features, K = outputs.
 import torch
 from torch import Tensor, nn
 
-from wardround_shared.errors import StudyError
+from wardround_shared.models.shapes import require_image
 from wardround_shared.models.static import static_size, with_static
 from wardround_shared.study import Cnn
 
@@ -85,15 +85,5 @@ def build_cnn(model: Cnn, shapes: tuple[tuple[int, ...], ...], outputs: int) -> 
     Raises:
         StudyError: the examples are no images, or too small for two poolings.
     """
-    if len(shapes[0]) != 3:
-        raise StudyError(
-            f"model.name: cnn takes images, and the examples have shape {shapes[0]}; take mlp for "
-            "tables and lstm for signals."
-        )
-    channels, height, width = shapes[0]
-    if min(height, width) < _SMALLEST:
-        raise StudyError(
-            f"model.name: cnn needs images of at least {_SMALLEST} x {_SMALLEST} pixels for its "
-            f"two poolings, and they have {height} x {width}; add or change a resize step."
-        )
-    return CnnModel(model, channels=channels, static=static_size(shapes), outputs=outputs)
+    require_image(model.name, shapes[0], smallest=_SMALLEST, remedy="add or change a resize step")
+    return CnnModel(model, channels=shapes[0][0], static=static_size(shapes), outputs=outputs)

@@ -7,7 +7,7 @@ w = width, n = blocks, k = kernel, F = channels of the last block, D = dense fea
 import torch
 from torch import Tensor, nn
 
-from wardround_shared.errors import StudyError
+from wardround_shared.models.shapes import require_signal
 from wardround_shared.models.static import static_size, with_static
 from wardround_shared.study import Cnn1d
 
@@ -63,19 +63,6 @@ def strided_blocks(
         ]
         before = after
     return nn.Sequential(*layers), before
-
-
-def require_signal(name: str, shape: tuple[int, ...]) -> None:
-    """Refuse examples that are no signals.
-
-    Raises:
-        StudyError: they are not.
-    """
-    if len(shape) != 2:
-        raise StudyError(
-            f"model.name: {name} takes signals, and the examples have shape {shape}; take mlp "
-            "for tables and cnn for images."
-        )
 
 
 def build_cnn1d(model: Cnn1d, shapes: tuple[tuple[int, ...], ...], outputs: int) -> Cnn1dModel:

@@ -9,7 +9,8 @@ import math
 
 from torch import Tensor, nn
 
-from wardround_shared.models.cnn1d import require_signal, strided_blocks
+from wardround_shared.models.cnn1d import strided_blocks
+from wardround_shared.models.shapes import require_signal
 from wardround_shared.models.static import static_size, with_static
 from wardround_shared.study import CnnLstm, Gru, Lstm
 

@@ -33,6 +33,7 @@ from wardround_shared.study.learning import (
     Training,
 )
 from wardround_shared.study.models import (
+    MODEL_NAMES,
     Backbone,
     Cnn,
     Cnn1d,
@@ -65,6 +66,7 @@ from wardround_shared.study.reading import (
 from wardround_shared.study.writing import study_text
 
 __all__ = [
+    "MODEL_NAMES",
     "Aggregation",
     "Augment",
     "Backbone",

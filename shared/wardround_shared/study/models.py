@@ -3,7 +3,7 @@
 What a name stands for is in `wardround_shared.models`, which needs torch; this page does not.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -90,3 +90,10 @@ class CnnLstm(Section):
 
 
 Model = Annotated[Mlp | Cnn | Backbone | Cnn1d | Lstm | Gru | CnnLstm, Field(discriminator="name")]
+
+MODEL_NAMES: tuple[str, ...] = tuple(
+    name
+    for kind in get_args(get_args(Model)[0])
+    for name in get_args(kind.model_fields["name"].annotation)
+)
+"""Every name that `model.name` may have."""
