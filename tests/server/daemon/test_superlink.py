@@ -376,3 +376,21 @@ def test_a_renewed_certificate_is_taken_without_a_restart(server):
     assert f"{server.serial():x}" == facts.serial.lower().replace(":", "").lstrip("0")
     assert server.public("/v1/control/start-run", content=b"").status_code == 404
     assert (server.child.ended(), server.child.pid) == (None, pid)
+
+
+def test_what_dead_tasks_leave_is_looked_for_once_a_second(monkeypatch):
+    """Flower looks with every request, at the price of two writings."""
+    looked, now = [], [1000.0]
+    state = superlink.SqlLinkState
+    monkeypatch.setattr(state, "_cleanup_expired_task_tokens", looked.append)
+    monkeypatch.setattr(state, "store_traffic", None)
+    monkeypatch.setattr(superlink.time, "monotonic", lambda: now[0])
+    superlink._less_to_write()
+    one = object.__new__(state)
+    for _ in range(5):
+        one._cleanup_expired_task_tokens()
+    assert looked == [one]
+    now[0] += 1.0
+    one._cleanup_expired_task_tokens()
+    assert looked == [one, one]
+    one.store_traffic(1, bytes_sent=0, bytes_recv=1)
