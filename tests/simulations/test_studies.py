@@ -39,5 +39,4 @@ def test_a_study_runs_on_its_data(tmp_path, name):
     assert summary["status"] == "complete"
     assert summary["metrics"]["n"] > 0
     assert not summary["dropped"]
-    # What is said of each hospital's share is said of real hospitals.
     assert summary["sites"] == len(summary["cohorts"]) > 1
