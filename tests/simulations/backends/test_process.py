@@ -4,10 +4,12 @@ import contextlib
 import logging
 import os
 import pickle
+import random
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -120,13 +122,17 @@ def test_a_node_goes_back_to_the_worker_that_has_its_data_open() -> None:
     served: list[dict[int, float]] = []
 
     def main(grid: Grid, context: Context) -> None:
-        for _ in range(3):
+        for number in range(3):
             sent = messages(grid, model=Array(np.zeros(1_000_000, np.float32)))
+            random.Random(number).shuffle(sent)
             served.append(values(grid.send_and_receive(sent), "pid"))
 
     start(server(main), count=40)
-    moved = sum(served[1][node] != served[2][node] for node in served[1])
-    assert moved < 10, "only the last of a round go to whoever is free; by chance it were 20"
+    moves = Counter((served[1][node], served[2][node]) for node in served[1])
+    both_ways = [number for (before, now), number in moves.items() if before != now]
+    # Whoever is done with its own helps the other, however slow that is, and not the other
+    # way about; only the first messages find an idle worker before the rest are there.
+    assert len(both_ways) < 2 or min(both_ways) <= 3, "by chance it were ten each way"
 
 
 def test_orders_that_no_pipe_would_take_wait_for_an_idle_worker(monkeypatch) -> None:
