@@ -1,8 +1,8 @@
 """Cohorts: the frozen, patient-keyed examples of each site, decoded once and memory-mapped.
 
 Layout: `cache/<key>/<site>/` holds `part-0.npy` (and `part-1.npy` for static columns),
-`examples.npy`, `cohort.json` and `set-aside.csv`; `cache/<key>/cohorts.json` is written last. All
-of it stays at the site; folders have mode 0700. n = examples.
+`targets.npy`, `examples.npy`, `cohort.json` and `set-aside.csv`; `cache/<key>/cohorts.json` is
+written last. All of it stays at the site; folders have mode 0700. n = examples.
 """
 
 import csv
@@ -38,9 +38,10 @@ from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import IndexedData, Study
 
 NO_SITE = "(no site)"
+_TARGETS = "targets.npy"
 # Raise it with any change of what is written: caches are kept by it.
-_LAYOUT = 2
-_EXAMPLE = np.dtype([("label", "<i8"), ("patient", "<i8"), ("validation", "?")])
+_LAYOUT = 3
+_EXAMPLE = np.dtype([("stratum", "<i8"), ("patient", "<i8"), ("validation", "?")])
 
 
 class Partition(Protocol):
@@ -61,11 +62,11 @@ class Partition(Protocol):
 
     def __call__(
         self,
-        labels: NDArray[np.int64],
+        strata: NDArray[np.int64],
         patients: NDArray[np.int64],
         validation: NDArray[np.bool_],
     ) -> NDArray[np.int64]:
-        """Labels, patient codes and split [n] -> number of the site of each example [n]."""
+        """Groups, patient codes and split [n] -> number of the site of each example [n]."""
         ...
 
 
@@ -75,7 +76,7 @@ class Cohort:
 
     Attributes:
         arrays: [n, ...] each, memory-mapped copy-on-write.
-        labels: int64 [n].
+        targets: [n, ...], what is to be told of each example, memory-mapped copy-on-write.
         patients: int64 [n]; equal exactly for examples of one patient, the same in any partition.
         train: numbers of the training examples, ascending.
         validation: numbers of the validation examples; no patient is on both sides.
@@ -85,7 +86,7 @@ class Cohort:
     folder: Path
     site: str
     arrays: tuple[NDArray[Any], ...]
-    labels: NDArray[np.int64]
+    targets: NDArray[Any]
     patients: NDArray[np.int64]
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
@@ -122,13 +123,14 @@ def open_cohort(folder: Path) -> Cohort:
             np.load(folder / f"part-{part}.npy", mmap_mode="c", allow_pickle=False)
             for part in range(about["parts"])
         )
-        if {len(array) for array in arrays} != {len(examples)}:
+        targets = np.load(folder / _TARGETS, mmap_mode="c", allow_pickle=False)
+        if {len(array) for array in (*arrays, targets)} != {len(examples)}:
             raise DataError(f"{folder}: the cached cohort is damaged.")
         return Cohort(
             folder=folder,
             site=about["site"],
             arrays=arrays,
-            labels=examples["label"].copy(),
+            targets=targets,
             patients=examples["patient"].copy(),
             train=np.flatnonzero(~examples["validation"]),
             validation=np.flatnonzero(examples["validation"]),
@@ -218,6 +220,7 @@ def _key(
     content = {
         "layout": _LAYOUT,
         "study": study.study.name,
+        "task": study.study.task,
         "classes": study.study.classes,
         "data": data,
         "recipe": recipe.cache_key,
@@ -283,8 +286,8 @@ def _build(
         pool = at_one_site(pool, hospital)
     require_examples(pool)
     require_share(pool, study.data.unreadable_share)
-    examples = np.empty(len(pool.labels), dtype=_EXAMPLE)
-    examples["label"], examples["patient"] = pool.labels, pool.patients
+    examples = np.empty(len(pool.strata), dtype=_EXAMPLE)
+    examples["stratum"], examples["patient"] = pool.strata, pool.patients
     examples["validation"] = in_validation(pool.patients, study.data.validation_fraction)
     if partition is None:
         groups, aside, dealt = _sites_of_data(pool, examples)
@@ -293,12 +296,13 @@ def _build(
     notes = [*source.notes(), *dealt]
     about: dict[str, dict[str, int]] = {}
     for site, rows in groups.items():
-        site_notes = _notes(site, examples[rows], study.study.classes)
+        site_notes = _notes(site, examples[rows], study)
         notes += site_notes
         about[folder_name(site)] = _write_site(
             target / folder_name(site),
             site=site,
-            parts=pool.parts,
+            arrays=(*pool.parts, *([pool.targets] if pool.targets else [])),
+            parts=len(pool.parts),
             rows=rows,
             examples=examples[rows],
             aside=aside.get(site, []),
@@ -334,7 +338,7 @@ def _sites_of_data(pool: Pool, examples: NDArray[Any]) -> _Dealt:
 def _virtual_sites(pool: Pool, examples: NDArray[Any], partition: Partition) -> _Dealt:
     """Each example where the partition deals it; the split is that of the data as a whole."""
     examples["validation"] = with_both_sides(examples["patient"], examples["validation"])
-    number = partition(pool.labels, pool.patients, examples["validation"].copy())
+    number = partition(pool.strata, pool.patients, examples["validation"].copy())
     width = len(str(partition.sites))
     names = [f"site-{i + 1:0{width}d}" for i in range(partition.sites)]
     groups = {name: np.flatnonzero(number == i) for i, name in enumerate(names)}
@@ -351,10 +355,11 @@ def _by_site(aside: Iterable[SetAside], otherwise: str) -> dict[str, list[SetAsi
     return by_site
 
 
-def _notes(site: str, examples: NDArray[Any], classes: tuple[str, ...]) -> tuple[str, ...]:
+def _notes(site: str, examples: NDArray[Any], study: Study) -> tuple[str, ...]:
     notes = []
-    if len(there := np.unique(examples["label"])) == 1:
-        notes.append(f"site {site} has one class only: {classes[there[0]]}.")
+    one_class = study.study.kind == "classification"
+    if one_class and len(there := np.unique(examples["stratum"])) == 1:
+        notes.append(f"site {site} has one class only: {study.study.classes[there[0]]}.")
     if not examples["validation"].any():
         notes.append(f"site {site} has nobody to validate on.")
     if examples["validation"].all():
@@ -366,7 +371,8 @@ def _write_site(
     folder: Path,
     *,
     site: str,
-    parts: Sequence[Path],
+    arrays: Sequence[Path],
+    parts: int,
     rows: NDArray[np.int64],
     examples: NDArray[Any],
     aside: Sequence[SetAside],
@@ -374,13 +380,13 @@ def _write_site(
 ) -> dict[str, int]:
     """Write one site's folder; returns the size of each file."""
     folder.mkdir(mode=0o700)
-    for part in parts:
-        copy_rows(np.load(part, mmap_mode="r"), rows, folder / part.name)
+    for array in arrays:
+        copy_rows(np.load(array, mmap_mode="r"), rows, folder / array.name)
     np.save(folder / "examples.npy", examples)
     _list_set_aside(folder / "set-aside.csv", aside)
     about = {
         "site": site,
-        "parts": len(parts),
+        "parts": parts,
         "set_aside": len(aside),
         "notes": notes,
     }

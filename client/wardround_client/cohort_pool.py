@@ -30,14 +30,16 @@ class Pool:
     Attributes:
         parts: npy files [n, ...], one a part of an example.
         keys: where each example stands, for messages.
-        labels: int64 [n].
+        targets: npy file [n, ...] of what is to be told of each example.
+        strata: group of each example, int64 [n].
         patients: patient codes, int64 [n].
     """
 
     parts: tuple[Path, ...]
     keys: tuple[str, ...]
     sites: tuple[str | None, ...]
-    labels: NDArray[np.int64]
+    targets: Path | None
+    strata: NDArray[np.int64]
     patients: NDArray[np.int64]
     aside: tuple[SetAside, ...]
 
@@ -69,7 +71,8 @@ def read_pool(
         parts=tuple(array.path for array in writer.arrays),
         keys=tuple(example.key for example in kept),
         sites=tuple(example.site for example in kept),
-        labels=np.array([example.label for example in kept], dtype=np.int64),
+        targets=writer.targets.path if writer.targets else None,
+        strata=np.array([example.stratum for example in kept], dtype=np.int64),
         patients=np.array([codes[example.patient] for example in kept], dtype=np.int64),
         aside=tuple(aside),
     )
@@ -91,7 +94,7 @@ class _Kept:
     key: str
     patient: str
     site: str | None
-    label: int
+    stratum: int
 
 
 class _Writer:
@@ -100,6 +103,7 @@ class _Writer:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._folder, self._stack = folder, stack
         self.arrays: tuple[GrowingArray, ...] = ()
+        self.targets: GrowingArray | None = None
 
     def add(self, record: RawRecord, recipe: Recipe) -> _Kept | SetAside:
         """Decode and write one record; one that cannot be decoded is set aside."""
@@ -107,24 +111,25 @@ class _Writer:
             parts = recipe.decode(record.main, record.static, sampling_rate=record.sampling_rate)
         except UnreadableError as error:
             return SetAside(key=record.key, site=record.site, reason=str(error).rstrip("."))
-        self._append(record.key, parts)
-        return _Kept(key=record.key, patient=record.patient, site=record.site, label=record.label)
+        self._append(record.key, parts, record.target)
+        return _Kept(
+            key=record.key, patient=record.patient, site=record.site, stratum=record.stratum
+        )
 
-    def _append(self, key: str, parts: Sequence[NDArray[Any]]) -> None:
-        if not self.arrays:
-            self.arrays = tuple(
-                self._stack.enter_context(
-                    GrowingArray(self._folder / f"part-{i}.npy", part.shape, part.dtype)
-                )
-                for i, part in enumerate(parts)
-            )
-        for array, part in zip(self.arrays, parts, strict=True):
+    def _append(self, key: str, parts: Sequence[NDArray[Any]], target: NDArray[Any]) -> None:
+        if self.targets is None:
+            self.arrays = tuple(self._new(f"part-{i}.npy", part) for i, part in enumerate(parts))
+            self.targets = self._new("targets.npy", target)
+        for array, part in zip((*self.arrays, self.targets), (*parts, target), strict=True):
             if part.shape != array.shape:
                 raise CohortError(
                     f"{key}: this example has shape {part.shape}, the earlier ones {array.shape}; "
                     "add a resize, resample or crop step to the study."
                 )
             array.append(part[None])
+
+    def _new(self, name: str, like: NDArray[Any]) -> GrowingArray:
+        return self._stack.enter_context(GrowingArray(self._folder / name, like.shape, like.dtype))
 
 
 # --- what must hold --------------------------------------------------------------------------

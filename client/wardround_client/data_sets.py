@@ -30,6 +30,7 @@ from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import Data, Study
 from wardround_shared.study.document import Name
 from wardround_shared.study.section import Section
+from wardround_shared.tasks import task_of
 
 DATA = "data.toml"
 """Name of the file in the site's home."""
@@ -224,7 +225,7 @@ def check(study: Study, data_set: DataSet, *, site: str, cache: Path) -> Report:
     return Report(
         training=_side(study, cohort, cohort.train),
         validation=_side(study, cohort, cohort.validation),
-        readable=len(cohort.labels),
+        readable=len(cohort.patients),
         set_aside=_sums(cohorts.set_aside),
         protected=units_of(study, cohort),
         problems=tuple(_problems(study, cohort)),
@@ -271,12 +272,11 @@ def _outcomes(study: Study, source: Source, cache: Path) -> Iterator[SetAside | 
 
 
 def _side(study: Study, cohort: Cohort, rows: NDArray[np.int64]) -> Side:
-    counts = np.bincount(cohort.labels[rows], minlength=len(study.study.classes))
     named = study.data.names_patients
     return Side(
         examples=len(rows),
         patients=len(np.unique(cohort.patients[rows])) if named else None,
-        classes=dict(zip(study.study.classes, counts.tolist(), strict=True)),
+        classes=task_of(study).tally(cohort.targets[rows]),
     )
 
 

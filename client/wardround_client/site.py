@@ -38,7 +38,6 @@ from wardround_client.training import (
 )
 from wardround_shared import __version__
 from wardround_shared.errors import PrivacyError, ProtocolError
-from wardround_shared.evaluation import counts_length, metrics
 from wardround_shared.messages import (
     CLASS_COUNTS,
     EVALUATE,
@@ -51,10 +50,12 @@ from wardround_shared.messages import (
     Header,
     add_secure,
 )
-from wardround_shared.models import build_model, parameter_count, unflatten_
+from wardround_shared.models import parameter_count, unflatten_
+from wardround_shared.network import build_network
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.privacy.noise import NoiseSource
 from wardround_shared.study import Study
+from wardround_shared.tasks import task_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +94,9 @@ class Models:
         study = self._workplace.study
         module = self._built.get(shapes)
         if module is None:
-            module = build_model(
-                study.model, self._recipe.output_shapes(shapes), len(study.study.classes)
-            ).to(self._workplace.device)
+            module = build_network(study, self._recipe.output_shapes(shapes)).to(
+                self._workplace.device
+            )
             self._built[shapes] = module
         received = torch.from_numpy(model.parameters.copy()).to(self._workplace.device)
         try:
@@ -156,6 +157,7 @@ class Site:
         self._progress = progress
         self._clock = clock
         self._recipe = Recipe(workplace.study)
+        self._task = task_of(workplace.study)
         # Kept from round to round: mapped files, or tensors on the GPU.
         self._examples: tuple[str, Examples] | None = None
         self._shapes = tuple(tuple(array.shape[1:]) for array in cohort.arrays)
@@ -218,7 +220,7 @@ class Site:
         classes = len(self._workplace.study.study.classes)
 
         def work(masking: Masking | None) -> Formed:
-            counts = np.bincount(self._cohort.labels[self._cohort.train], minlength=classes)
+            counts = np.bincount(self._cohort.targets[self._cohort.train], minlength=classes)
             return _sums(masking, CLASS_COUNTS, counts.astype(np.float64))
 
         return self._answering.answer(CLASS_COUNTS, request, work, length=classes)
@@ -269,7 +271,6 @@ class Site:
         """Metric counts of the received model on the validation split."""
         self._expected.check_model(EVALUATE, model)
         module = self._models.load(self._shapes, model)
-        length = counts_length(len(self._workplace.study.study.classes))
 
         def work(masking: Masking | None) -> Formed:
             started = self._clock()
@@ -282,7 +283,9 @@ class Site:
             )
             return _sums(masking, EVALUATE, counts)
 
-        return self._answering.answer(EVALUATE, request, work, length=length, fitted=model.fitted)
+        return self._answering.answer(
+            EVALUATE, request, work, length=self._task.counts_length, fitted=model.fitted
+        )
 
     # --- exchanges of secure aggregation that need no data --------------------------------------
 
@@ -336,6 +339,7 @@ class Site:
         self, header: Header, model: GlobalModel, reservation: Reservation | None
     ) -> LocalTraining:
         return LocalTraining(
+            task=self._task,
             training=self._workplace.study.training,
             round=header.round,
             seed=local_seed(self._workplace.seed, self._cohort.site, header.round),
@@ -353,7 +357,7 @@ class Site:
             device = self._workplace.device
             examples = Examples(
                 parts=tuple(torch.from_numpy(part).to(device) for part in parts),
-                labels=torch.from_numpy(self._cohort.labels).to(device),
+                targets=torch.from_numpy(self._cohort.targets).to(device),
                 patients=torch.from_numpy(self._cohort.patients),
             )
             self._examples = (key, examples)
@@ -362,8 +366,7 @@ class Site:
 
     def _validate(self, module: nn.Module, examples: Examples) -> Floats:
         index = torch.from_numpy(self._cohort.validation)
-        classes = len(self._workplace.study.study.classes)
-        return evaluate(module, examples, index, classes, self._progress)
+        return evaluate(module, examples, index, self._task, self._progress)
 
     def _accountant(self) -> Account:
         if self._account is None:
@@ -382,8 +385,7 @@ class Site:
         )
 
     def _write(self, header: Header, counts: Floats, **line: Any) -> None:
-        classes = self._workplace.study.study.classes
-        measured = metrics(counts, classes) if len(self._cohort.validation) else {}
+        measured = self._task.metrics(counts) if len(self._cohort.validation) else {}
         self._journal.write(
             run=header.run, round=header.round, site=self._cohort.site, metrics=measured, **line
         )

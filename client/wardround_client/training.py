@@ -15,19 +15,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from wardround_client.account import Plan
 from wardround_client.progress import EVALUATING, TRAINING, Progress, unwatched
-from wardround_shared.evaluation import count, counts_length
 from wardround_shared.messages import Floats
 from wardround_shared.models import flatten
 from wardround_shared.privacy.noise import NoiseSource
 from wardround_shared.study import Privacy, Training
+from wardround_shared.tasks import Task
 
 Augmentation = Callable[[tuple[Tensor, ...], torch.Generator], tuple[Tensor, ...]]
 Step = Callable[[tuple[Tensor, ...], Tensor, Tensor | None], None]
-"""Takes a batch's parts [B, ...] and labels [B], and the patients [B] where they are the unit."""
+"""Takes parts and targets of a batch, each [B, ...], and patients [B] where they are the unit."""
 
 EVALUATION_BATCH = 128
 """Examples a forward pass; small enough for activations to stay in cache."""
@@ -39,19 +38,19 @@ class Examples:
 
     Attributes:
         parts: [N, ...] each, on the device.
-        labels: int64 [N], on the device.
+        targets: [N, ...], what the task is to tell of each example, on the device.
         patients: int64 [N], on the CPU; equal for examples of one patient.
     """
 
     parts: tuple[Tensor, ...]
-    labels: Tensor
+    targets: Tensor
     patients: Tensor
 
     def take(self, index: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """The batch with these indices (int64 [B])."""
         # A third of the time of part[index].
         parts = tuple(part.index_select(0, index) for part in self.parts)
-        return parts, self.labels.index_select(0, index)
+        return parts, self.targets.index_select(0, index)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +70,7 @@ class LocalTraining:
         progress: is told of each step; costs a call that does nothing if nobody watches.
     """
 
+    task: Task
     training: Training
     round: int
     seed: int
@@ -98,7 +98,7 @@ def train(
         settings: what the study asks of this round.
     """
     received = flatten(module)
-    device = examples.labels.device
+    device = examples.targets.device
     shuffle = torch.Generator().manual_seed(settings.seed)
     change = _chances(settings, device)
     optimiser = _optimiser(module, settings)
@@ -109,10 +109,10 @@ def train(
     module.train()
     with _step(module, optimiser, settings, _class_weights(settings, device)) as step:
         for done, drawn in enumerate(_draws(len(index), patients, settings, shuffle), start=1):
-            parts, labels = examples.take(index[drawn].to(device))
+            parts, targets = examples.take(index[drawn].to(device))
             if settings.augmentation is not None and len(drawn):
                 parts = settings.augmentation(parts, change)
-            step(parts, labels, None if patients is None else patients[drawn])
+            step(parts, targets, None if patients is None else patients[drawn])
             if pull:
                 _pull_back(module, centre, pull)
             settings.progress(TRAINING, done, steps)
@@ -124,23 +124,23 @@ def evaluate(
     module: nn.Module,
     examples: Examples,
     index: Tensor,
-    classes: int,
+    task: Task,
     progress: Progress = unwatched,
 ) -> Floats:
     """Metric counts (float64 [L]) of `module` on the examples in `index` (int64)."""
     if not len(index):
-        return np.zeros(counts_length(classes))
+        return np.zeros(task.counts_length)
     module.eval()
-    device = examples.labels.device
+    device = examples.targets.device
     batches = math.ceil(len(index) / EVALUATION_BATCH)
-    probabilities: list[Tensor] = []
+    predictions: list[Tensor] = []
     with torch.inference_mode():
         for batch in index.split(EVALUATION_BATCH):
             parts, _ = examples.take(batch.to(device))
-            probabilities.append(torch.softmax(module(*parts).double(), dim=1))
-            progress(EVALUATING, len(probabilities), batches)
-    scores = torch.cat(probabilities).cpu().numpy()
-    return count(scores, examples.labels[index.to(device)].cpu().numpy())
+            predictions.append(task.predictions(module(*parts)))
+            progress(EVALUATING, len(predictions), batches)
+    found = torch.cat(predictions).cpu().numpy()
+    return task.count(found, examples.targets[index.to(device)].cpu().numpy())
 
 
 def learning_rate(training: Training, round_number: int) -> float:
@@ -247,13 +247,13 @@ def _step(
     weights: Tensor | None,
 ) -> Iterator[Step]:
     """The optimiser's step for the life of one local training."""
+    loss = partial(settings.task.loss, weights=weights)
     if settings.protection is None:
-        yield _plain_step(module, optimiser, weights)
+        yield _plain_step(module, optimiser, loss)
         return
     from wardround_shared.privacy.dp_sgd import DpSgd  # noqa: PLC0415 - slow import
 
     protection = settings.protection
-    loss = partial(functional.cross_entropy, weight=weights, reduction="none")
     with DpSgd(
         module,
         optimiser,
@@ -262,24 +262,18 @@ def _step(
         expected_batch_size=protection.plan.sample_rate * protection.plan.units,
         noise=protection.noise,
     ) as private:
-        yield lambda parts, labels, patients: private.step(parts, labels, loss, patients)
+        yield lambda parts, targets, patients: private.step(parts, targets, loss, patients)
 
 
 def _plain_step(
-    module: nn.Module, optimiser: torch.optim.Optimizer, weights: Tensor | None
+    module: nn.Module, optimiser: torch.optim.Optimizer, loss: Callable[[Tensor, Tensor], Tensor]
 ) -> Step:
     """The step of a bare PyTorch loop."""
 
-    def step(parts: tuple[Tensor, ...], labels: Tensor, _patients: Tensor | None) -> None:
+    def step(parts: tuple[Tensor, ...], targets: Tensor, _patients: Tensor | None) -> None:
         optimiser.zero_grad()
-        logits = module(*parts)
-        if weights is None:
-            loss = functional.cross_entropy(logits, labels)
-        else:
-            # Divided by the examples, not by their weights: so the batches add up to the epoch.
-            loss = functional.cross_entropy(logits, labels, weight=weights, reduction="sum")
-            loss = loss / len(labels)
-        loss.backward()
+        # Over the examples, whatever their weights: so the batches add up to the epoch.
+        loss(module(*parts), targets).mean().backward()
         optimiser.step()
 
     return step

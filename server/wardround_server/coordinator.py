@@ -35,7 +35,6 @@ from wardround_server.run_folder import ROUNDS, RunFolder
 from wardround_server.secure_sums import SecureSums
 from wardround_server.summation import Summation
 from wardround_shared.errors import NotEnoughSitesError, PrivacyError
-from wardround_shared.evaluation import counts_length, metrics
 from wardround_shared.messages import (
     CLASS_COUNTS,
     EVALUATE,
@@ -48,10 +47,12 @@ from wardround_shared.messages import (
     model_record,
     sent_parameters,
 )
-from wardround_shared.models import build_model, flatten
+from wardround_shared.models import flatten
+from wardround_shared.network import build_network
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.secure_aggregation.roster import Roster, Terms
 from wardround_shared.study import Study
+from wardround_shared.tasks import task_of
 
 MOST_GIVEN_UP = 3
 """Rounds in a row that may be given up; sites have paid for each of them in their ledgers."""
@@ -120,6 +121,7 @@ class Coordinator:
         self._should_stop = should_stop
         self._recipe = Recipe(study)
         self._classes = study.study.classes
+        self._task = task_of(study)
         self._optimiser = server_optimiser(study.training)
         self._checkpoints = Checkpoints(folder, study=study, run=run, seed=seed)
         self._progress = Progress()
@@ -259,7 +261,7 @@ class Coordinator:
             self._observer.closed(self._noted_line(), {}, self._clock() - started)
             raise
         line = self._noted_line()
-        before = metrics(summed.counts, self._classes)
+        before = self._task.metrics(summed.counts)
         seconds = self._clock() - started
         self._folder.append_line(
             ROUNDS,
@@ -285,7 +287,7 @@ class Coordinator:
         last, rounds = self._progress.parameters, self._study.training.rounds
         self._progress.parameters = self._last.mean(last)
         self._checkpoints.save_model(self._progress, self._names)
-        counts = self._sums(EVALUATE, rounds + 1, counts_length(len(self._classes)))
+        counts = self._sums(EVALUATE, rounds + 1, self._task.counts_length)
         self._progress.counts = counts
         outcome = self._outcome(self._progress.parameters)
         line = {"round": rounds + 1, "final": True, "metrics": outcome.metrics}
@@ -314,7 +316,7 @@ class Coordinator:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed)
             inputs = self._recipe.output_shapes(shapes)
-            return build_model(self._study.model, inputs, len(self._classes))
+            return build_network(self._study, inputs)
 
     def _request(self, number: int) -> RecordDict:
         progress = self._progress
@@ -407,7 +409,7 @@ class Coordinator:
             rounds=self._study.training.rounds,
             parameters=parameters,
             fitted=self._progress.fitted,
-            metrics=metrics(counts, self._classes),
+            metrics=self._task.metrics(counts),
             counts=counts,
             dropped=self._register.dropped(),
             given_up=tuple(self._progress.given_up),

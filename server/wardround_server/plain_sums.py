@@ -10,9 +10,9 @@ from wardround_server.exchange import Answer, Exchange
 from wardround_server.observer import Observer
 from wardround_server.rounds import Dropped, RosterLine, Round
 from wardround_shared.errors import NotEnoughSitesError, ProtocolError
-from wardround_shared.evaluation import counts_length
 from wardround_shared.messages import TRAIN, Floats, read_sums, read_update
 from wardround_shared.study import Study
+from wardround_shared.tasks import task_of
 
 
 class PlainSums:
@@ -37,7 +37,7 @@ class PlainSums:
             minimum_sites=self._minimum,
             running_sum=RunningSum(
                 parameters=parameters,
-                counts=counts_length(len(self._study.study.classes)),
+                counts=task_of(self._study).counts_length,
                 sites=len(sites),
             ),
         )

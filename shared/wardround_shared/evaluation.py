@@ -12,6 +12,7 @@ differ by little and still order the examples.
 Shape letters: N = examples, K = classes, L = length of the vector, S = bins.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,8 @@ _HEAD = 2
 # A probability of 0 for the true class counts as this one: one example must not make the loss
 # infinite.
 _LEAST_PROBABILITY = 1e-12
+LARGEST_LOSS = 28.0
+"""Cross-entropy of an example whose probability is cut off, rounded up."""
 
 Array = NDArray[np.float64]
 
@@ -110,11 +113,11 @@ def metrics(counts: Array, classes: tuple[str, ...]) -> dict[str, float | int | 
     positives = _positive_classes(k)
     return {
         "accuracy": _ratio(sum(hits), n),
-        "balanced_accuracy": _mean(recall),
-        "auroc": _mean([_area(*_histograms(counts, k, c)) for c in positives]),
-        "f1_macro": _mean(f1),
-        "sensitivity": _mean([recall[c] for c in positives]),
-        "specificity": _mean([specificity[c] for c in positives]),
+        "balanced_accuracy": mean(recall),
+        "auroc": mean([_area(*_histograms(counts, k, c)) for c in positives]),
+        "f1_macro": mean(f1),
+        "sensitivity": mean([recall[c] for c in positives]),
+        "specificity": mean([specificity[c] for c in positives]),
         "loss": _ratio(loss, n),
         "n": round(n),
     }
@@ -216,7 +219,7 @@ def _ratio(numerator: float, denominator: float) -> float | None:
     return numerator / denominator if denominator > 0 else None
 
 
-def _mean(values: list[float | None]) -> float | None:
+def mean(values: Sequence[float | None]) -> float | None:
     """Mean of what is defined; None if nothing is."""
     defined = [value for value in values if value is not None]
     return sum(defined) / len(defined) if defined else None

@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wardround_shared.errors import PrivacyError
-from wardround_shared.evaluation import counts_length
 from wardround_shared.messages import CLASS_COUNTS, EVALUATE, Floats
 from wardround_shared.secure_aggregation import Segment, VectorLayout
 from wardround_shared.steps import Steps
 from wardround_shared.study import Study
+from wardround_shared.tasks import task_of
 
-# Cross-entropy of an example whose probability is cut off at 1e-12.
-_LARGEST_LOSS = 28.0
 # A statistic is sent as so many whole numbers below 2^_LIMB_BITS: together 2^-64 to 2^80.
 _LIMBS = 9
 _LIMB_BITS = 16
@@ -139,11 +137,15 @@ def _of_limbs(limbs: Floats) -> Floats:
 
 
 def _count_segments(study: Study) -> tuple[Segment, ...]:
-    largest = study.aggregation.largest_cohort
-    whole = counts_length(len(study.study.classes)) - 1
+    task, largest = task_of(study), study.aggregation.largest_cohort
     return (
-        Segment(name="counts", length=whole, bound=largest, integral=True),
-        Segment(name="loss", length=1, bound=_LARGEST_LOSS * largest),
+        Segment(
+            name="counts",
+            length=task.counts_length - 1,
+            bound=task.largest_count * largest,
+            integral=True,
+        ),
+        Segment(name="loss", length=1, bound=task.largest_loss * largest),
     )
 
 

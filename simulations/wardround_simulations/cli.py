@@ -18,6 +18,7 @@ from wardround_shared.errors import StudyError, WardroundError
 from wardround_shared.study import Study, load_study
 from wardround_shared.terminal import accept_every_letter, say
 from wardround_simulations.backends import warm_pool
+from wardround_simulations.metric_names import METRICS
 
 app = typer.Typer(
     help="Wardround: one model learned across hospitals, and no record ever moved.",
@@ -412,7 +413,7 @@ def main() -> None:
 def _metrics_line(name: str, measured: dict[str, Any]) -> str:
     if not measured.get("n"):
         return f"{name}: no validation examples"
-    shown = ("auroc", "accuracy", "balanced_accuracy", "f1_macro", "sensitivity", "specificity")
+    shown = [key for key in METRICS if key not in {"events", "loss"}]
     figures = [f"{key} {measured[key]:.3f}" for key in shown if measured.get(key) is not None]
     return f"{name}: {', '.join(figures)} (n = {measured['n']:.0f})"
 

@@ -15,11 +15,11 @@ from wardround_client.prepared import prepare
 from wardround_client.training import Examples, evaluate
 from wardround_server.run_folder import STUDY, SUMMARY, read_model
 from wardround_shared.errors import RunFolderError
-from wardround_shared.evaluation import metrics
 from wardround_shared.messages import Fitted, read_shapes
-from wardround_shared.models import build_model
+from wardround_shared.network import build_network
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import IndexedData, PhantomData, Study, load_study
+from wardround_shared.tasks import task_of
 from wardround_simulations.federation import phantom_folder
 from wardround_simulations.summary import all_notes
 
@@ -62,7 +62,7 @@ def open_run(path: Path) -> FinishedRun:
         else:
             state[name] = torch.from_numpy(array)
     shapes = Recipe(study).output_shapes(read_shapes(metadata["shapes"]))
-    module = build_model(study.model, shapes, len(study.study.classes))
+    module = build_network(study, shapes)
     module.load_state_dict(state)
     return FinishedRun(study=study, module=module.eval(), fitted=tuple(fitted))
 
@@ -82,24 +82,24 @@ def evaluate_run(path: Path, data: Path | None, *, cache: Path) -> dict[str, Any
         if not isinstance(study.data, PhantomData):
             raise RunFolderError(f"{path}: say with --data where the study's files lie.")
         data = phantom_folder(study.data, cache=cache, seed=_OTHER_PATIENTS)
-    classes = study.study.classes
+    task = task_of(study)
     recipe = Recipe(study)
     cohorts = build_cohorts(_unthinned(study), data, cache=cache, partition=None)
     per_site = {}
     for cohort in cohorts.cohorts:
         examples = Examples(
             parts=tuple(torch.from_numpy(p) for p in prepare(cohort, recipe, run.fitted)),
-            labels=torch.from_numpy(cohort.labels),
+            targets=torch.from_numpy(cohort.targets),
             patients=torch.from_numpy(cohort.patients),
         )
-        everyone = torch.arange(len(cohort.labels))
-        per_site[cohort.site] = evaluate(run.module, examples, everyone, len(classes))
+        everyone = torch.arange(len(cohort.patients))
+        per_site[cohort.site] = evaluate(run.module, examples, everyone, task)
     overall = np.sum(list(per_site.values()), axis=0)
     summary = _summary(path)
     trained_on = _trained_on(study, summary, cohorts, cache)
     return {
-        "metrics": metrics(overall, classes),
-        "per_site": {site: metrics(counts, classes) for site, counts in per_site.items()},
+        "metrics": task.metrics(overall),
+        "per_site": {site: task.metrics(counts) for site, counts in per_site.items()},
         "privacy": study.privacy.mechanism,
         "noise": str(summary.get("noise", "unknown")),
         "secure_aggregation": study.aggregation.secure,

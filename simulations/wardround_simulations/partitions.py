@@ -31,13 +31,13 @@ class Iid:
         """All settings, for the cache key."""
         return repr(self)
 
-    def __call__(self, labels: Integers, patients: Integers, validation: Flags) -> Integers:
-        """Labels, patient codes and split [n] -> site of each example [n].
+    def __call__(self, strata: Integers, patients: Integers, validation: Flags) -> Integers:
+        """Groups, patient codes and split [n] -> site of each example [n].
 
         Raises:
             CohortError: there are more sites than training patients.
         """
-        people = _People(labels, patients, validation, self.sites)
+        people = _People(strata, patients, validation, self.sites)
         random = np.random.default_rng(self.seed)
         site = np.empty(len(people.codes), dtype=np.int64)
         for side in people.sides():
@@ -65,19 +65,19 @@ class Dirichlet:
         """All settings, for the cache key."""
         return repr(self)
 
-    def __call__(self, labels: Integers, patients: Integers, validation: Flags) -> Integers:
-        """Labels, patient codes and split [n] -> site of each example [n].
+    def __call__(self, strata: Integers, patients: Integers, validation: Flags) -> Integers:
+        """Groups, patient codes and split [n] -> site of each example [n].
 
         Raises:
             CohortError: there are more sites than training patients.
         """
-        people = _People(labels, patients, validation, self.sites)
+        people = _People(strata, patients, validation, self.sites)
         random = np.random.default_rng(self.seed)
         site = np.zeros(len(people.codes), dtype=np.int64)
-        for label in np.unique(people.labels):
+        for label in np.unique(people.strata):
             edges = np.cumsum(random.dirichlet(np.full(self.sites, self.alpha)))
             for side in people.sides():
-                members = random.permutation(side[people.labels[side] == label])
+                members = random.permutation(side[people.strata[side] == label])
                 middle = (np.arange(len(members)) + 0.5) / max(len(members), 1)
                 site[members] = np.minimum(np.searchsorted(edges, middle), self.sites - 1)
         for side in people.sides():
@@ -93,16 +93,16 @@ def partition_of(simulation: Simulation, *, sites: int, seed: int) -> Partition:
 
 
 class _People:
-    """Patients in the order of their codes: [P] codes, majority labels and split."""
+    """Patients in the order of their codes: [P] codes, majority groups and split."""
 
-    def __init__(self, labels: Integers, patients: Integers, validation: Flags, sites: int) -> None:
+    def __init__(self, strata: Integers, patients: Integers, validation: Flags, sites: int) -> None:
         self.codes, first, self._of_example = np.unique(
             patients, return_index=True, return_inverse=True
         )
         self.validation = validation[first]
-        counts = np.zeros((len(self.codes), int(labels.max(initial=0)) + 1), dtype=np.int64)
-        np.add.at(counts, (self._of_example, labels), 1)
-        self.labels = counts.argmax(axis=1)
+        counts = np.zeros((len(self.codes), int(strata.max(initial=0)) + 1), dtype=np.int64)
+        np.add.at(counts, (self._of_example, strata), 1)
+        self.strata = counts.argmax(axis=1)
         training = int((~self.validation).sum())
         if sites > training:
             raise CohortError(

@@ -98,13 +98,17 @@ class Bars(Observer):
         self._progress.update(self._rounds, completed=line.round, note=note.partition(": ")[2])
 
 
+_FIGURES = {"loss": "loss", "auroc": "AUROC", "c_index": "C-index", "accuracy": "accuracy"}
+"""Key -> name of what stands in the line of a round."""
+
+
 def round_text(line: RosterLine, metrics_before: Metrics, seconds: float, rounds: int) -> str:
     """A round in one line; the metrics are those of the model that it started from."""
     if not line.aggregated:
         return f"round {line.round} of {rounds}: given up, the model stays ({seconds:.2f} s)"
     figures = ", ".join(
         f"{name} {metrics_before[key]:.3f}"
-        for name, key in (("loss", "loss"), ("AUROC", "auroc"), ("accuracy", "accuracy"))
+        for key, name in _FIGURES.items()
         if metrics_before.get(key) is not None
     )
     taken = f"{len(line.aggregated)} of {len(line.invited)} sites"

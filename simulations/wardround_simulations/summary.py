@@ -23,6 +23,7 @@ from wardround_server.run_folder import ROUNDS
 from wardround_shared import json_lines
 from wardround_shared.privacy.accounting import SampledGaussian, epsilon_spent
 from wardround_shared.study import Study, disclosures
+from wardround_shared.tasks import task_of
 from wardround_simulations.ledgers import Ledgers
 
 Status = Literal["running", "complete", "interrupted", "failed"]
@@ -91,6 +92,7 @@ def summarise(
         "rounds": 0,
         "seed": conduct.seed,
         "initial_weights": initial_said(folder),
+        "task": study.study.task,
         "classes": list(study.study.classes),
         "metrics": {},
         "per_site": {site: last["metrics"] for site, last in _finals(lines).items()},
@@ -134,9 +136,7 @@ def _about(study: Study, cohorts: CohortSet, cohort: Cohort) -> dict[str, Any]:
         "train": len(cohort.train),
         "train_patients": len(np.unique(cohort.patients[cohort.train])),
         "validation": len(cohort.validation),
-        "classes": {
-            name: int((cohort.labels == k).sum()) for k, name in enumerate(study.study.classes)
-        },
+        "classes": task_of(study).tally(cohort.targets),
         "set_aside": dict(cohorts.set_aside.get(cohort.site, {})),
         "notes": list(cohort.notes),
     }

@@ -71,7 +71,7 @@ def test_each_site_has_its_own_examples(data, cache, study_of):
     north, south = cohorts.cohorts
     np.testing.assert_array_equal(north.arrays[0][:, 0], np.repeat(np.arange(0, 40, 2), 2))
     np.testing.assert_array_equal(south.arrays[0][:, 0], np.repeat(np.arange(1, 40, 2), 2))
-    np.testing.assert_array_equal(north.labels, (north.arrays[0][:, 0] // 2) % 2)
+    np.testing.assert_array_equal(north.targets, (north.arrays[0][:, 0] // 2) % 2)
     assert len(np.unique(north.patients)) == 20
     assert isinstance(north.arrays[0], np.memmap)
     both = np.concatenate([north.train, north.validation])
@@ -80,7 +80,7 @@ def test_each_site_has_its_own_examples(data, cache, study_of):
 
 def test_without_a_site_key_there_is_one_site(data, cache, study_of):
     cohorts = build_cohorts(study_of(DATA), data, cache=cache, partition=None)
-    assert [(c.site, len(c.labels)) for c in cohorts.cohorts] == [("site-1", 80)]
+    assert [(c.site, len(c.targets)) for c in cohorts.cohorts] == [("site-1", 80)]
 
 
 def test_a_second_call_opens_no_patient_file(data, cache, study_of):
@@ -106,7 +106,7 @@ def test_reading_tells_how_many_records_were_read(data, cache, study_of):
         study_of(DATA), data, cache=cache, partition=None, progress=lambda *one: told.append(one)
     )
     (cohort,) = cohorts.cohorts
-    records = len(cohort.labels) + cohort.set_aside
+    records = len(cohort.targets) + cohort.set_aside
     assert told == [("reading", number, 0) for number in range(1, records + 1)]
 
 

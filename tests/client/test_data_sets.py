@@ -111,7 +111,7 @@ def test_a_hospital_has_one_cohort_under_its_own_name(tmp_path, cache):
     write(tmp_path / "ward", people(10, start=20), name="clinic.csv")
     cohort = cohort_for(study(), ward, site="St. Mary", cache=cache)
     assert cohort.site == "St. Mary"
-    assert len(cohort.labels) == 60
+    assert len(cohort.targets) == 60
     assert len(np.unique(cohort.patients)) == 30
 
 
@@ -123,7 +123,7 @@ def test_the_cohort_is_that_which_a_simulation_gives_the_same_hospital(tmp_path,
     simulated = build_cohorts(study(), everyone, cache=cache).cohorts[1]
     real = cohort_for(study(), south, site="south", cache=cache)
     assert simulated.site == real.site == "south"
-    for name in ("labels", "patients", "train", "validation"):
+    for name in ("targets", "patients", "train", "validation"):
         np.testing.assert_array_equal(getattr(simulated, name), getattr(real, name))
     np.testing.assert_array_equal(simulated.arrays[0], real.arrays[0])
 
@@ -134,7 +134,7 @@ def test_the_cohort_is_that_which_a_simulation_gives_the_same_hospital(tmp_path,
 def test_a_site_key_that_the_hospitals_data_do_not_have_does_not_matter(tmp_path, cache, key):
     ward = write(tmp_path / "ward", people(8))
     cohort = cohort_for(study(f"data.site={key}"), ward, site="north", cache=cache)
-    assert len(cohort.labels) == 16
+    assert len(cohort.targets) == 16
     assert cohort.set_aside == 0
 
 
@@ -143,7 +143,7 @@ def test_a_patient_under_two_site_keys_is_one_of_this_hospital(tmp_path, cache):
     write(tmp_path / "ward", people(4), name="south.csv")
     with pytest.raises(CohortError, match="two sites"):
         build_cohorts(study(), ward.path, cache=cache)
-    assert len(cohort_for(study(), ward, site="north", cache=cache).labels) == 16
+    assert len(cohort_for(study(), ward, site="north", cache=cache).targets) == 16
 
 
 def test_another_site_and_a_simulation_have_caches_of_their_own(tmp_path, cache):

@@ -230,5 +230,5 @@ def test_phantoms_read_from_the_folder_that_they_were_written_to(tmp_path, study
     (tmp_path / "labels.csv").write_text("file,site,patient,finding\n1.dcm,site-1,p1,present\n")
     study = study_of('[data]\nsource = "phantom"\n', task="image-classification")
     records, aside, _ = read(study, tmp_path)
-    assert [(r.site, r.patient, r.label) for r in records] == [("site-1", "p1", 1)]
+    assert [(r.site, r.patient, r.stratum) for r in records] == [("site-1", "p1", 1)]
     assert not aside

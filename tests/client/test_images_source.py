@@ -118,7 +118,7 @@ def test_label_arrays_go_with_the_images_of_the_same_prefix(tmp_path, study_of, 
     )
     records, aside, _ = read(study_of(ARRAYS, **IMAGE), tmp_path)
     assert not aside
-    assert [r.label for r in records] == [1, 0, 1]
+    assert [r.stratum for r in records] == [1, 0, 1]
     assert [r.main.dtype for r in records] == [np.uint8, np.uint8, np.uint16]
     np.testing.assert_array_equal(records[2].main, DEEP)
 
@@ -126,7 +126,7 @@ def test_label_arrays_go_with_the_images_of_the_same_prefix(tmp_path, study_of, 
 def test_plain_names_need_no_pattern(tmp_path, study_of, read):
     np.savez(tmp_path / "a.npz", images=GREY[None], labels=np.array([0.0]))
     plain = ARRAYS.replace("*labels", "labels") + 'images = "images"\n'
-    assert [r.label for r in read(study_of(plain, **IMAGE), tmp_path)[0]] == [0]
+    assert [r.stratum for r in read(study_of(plain, **IMAGE), tmp_path)[0]] == [0]
 
 
 def test_arrays_without_labels_name_those_that_there_are(tmp_path, study_of, read):

@@ -151,7 +151,7 @@ def test_heart_disease_has_one_site_per_file_and_marks_of_three_kinds(
         "switzerland": 107,
         "va": 154,
     }
-    positives = Counter(r.site for r in records if r.label == 1)
+    positives = Counter(r.site for r in records if r.stratum == 1)
     assert positives == {"cleveland": 91, "hungarian": 73, "switzerland": 100, "va": 113}
     cholesterol = np.array([r.main[4] for r in records if r.site == "switzerland"])
     assert np.isnan(cholesterol).all()
@@ -161,7 +161,7 @@ def test_heart_disease_has_one_site_per_file_and_marks_of_three_kinds(
     cohorts = build_cohorts(
         study, shared_data / "heart-disease-uci", cache=tmp_path, partition=None
     )
-    assert [len(c.labels) for c in cohorts.cohorts] == [199, 205, 107, 154]
+    assert [len(c.targets) for c in cohorts.cohorts] == [199, 205, 107, 154]
 
 
 def test_chest_x_rays_decode_from_two_hospitals(shared_data, study_of, tmp_path):
@@ -181,7 +181,7 @@ def test_pneumonia_arrays_of_both_prefixes_are_examples(shared_data, study_of, r
     study = study_of(PNEUMONIA, classes=("normal", "pneumonia"), task="image-classification")
     records, aside, _ = read(study, shared_data / "pneumoniamnist")
     assert not aside
-    assert Counter(r.label for r in records) == {0: 1168 + 131, 1: 3494 + 389}
+    assert Counter(r.stratum for r in records) == {0: 1168 + 131, 1: 3494 + 389}
     assert len({r.patient for r in records}) == len(records)
     with np.load(shared_data / "pneumoniamnist" / "pneumoniamnist_trainval.npz") as file:
         np.testing.assert_array_equal(records[-1].main, file["val_images"][-1])
@@ -204,7 +204,7 @@ def test_beats_take_patient_and_site_from_the_joined_table(shared_data, study_of
     records, aside, notes = read(study, shared_data / "ecg-mitbih")
     assert not aside
     assert {r.site for r in records} == {f"H{i}" for i in range(1, 7)}
-    assert set(Counter(r.label for r in records)) == {0, 1, 2}
+    assert set(Counter(r.stratum for r in records)) == {0, 1, 2}
     assert records[0].main.shape == (2, 140)
     statics = np.array([r.static for r in records])
     assert statics.shape[1] == 4

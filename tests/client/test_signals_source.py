@@ -46,7 +46,7 @@ def folder(tmp_path):
 def test_columns_and_joined_tables_give_label_patient_and_statics(folder, study_of, read):
     records, aside, _ = read(study_of(DATA, **SIGNAL), folder)
     assert not aside
-    assert [(r.patient, r.label) for r in records] == [
+    assert [(r.patient, r.stratum) for r in records] == [
         ("a", 0),
         ("a", 1),
         ("b", 0),

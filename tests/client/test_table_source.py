@@ -88,7 +88,7 @@ def test_a_code_among_others_is_a_label(tmp_path, study_of, read):
         "p4,north,53,SR",
     )
     records, aside, _ = read(study_of(CODES), tmp_path)
-    assert [(r.patient, r.label) for r in records] == [("p1", 0), ("p2", 1), ("p4", 1)]
+    assert [(r.patient, r.stratum) for r in records] == [("p1", 0), ("p2", 1), ("p4", 1)]
     assert [(a.key, a.reason) for a in aside] == [("a.csv:4", "no label")]
 
 
@@ -108,7 +108,7 @@ def test_whatever_is_not_named_may_be_a_class(tmp_path, study_of, read):
     )
     text = DATA.replace('present = ["1"] }', '}, otherwise = "present"').replace("], }", "] }")
     records, aside, _ = read(study_of(text), tmp_path)
-    assert [(r.patient, r.label) for r in records] == [("p1", 0), ("p2", 1)]
+    assert [(r.patient, r.stratum) for r in records] == [("p1", 0), ("p2", 1)]
     assert len(aside) == 1
 
 

@@ -22,6 +22,9 @@ from wardround_shared.evaluation import metrics
 from wardround_shared.models import build_model, flatten
 from wardround_shared.privacy.noise import InjectedNoise, SystemNoise
 from wardround_shared.study import Cnn, Privacy, Training
+from wardround_shared.tasks import Classification
+
+TASK = Classification(("a", "b"))
 
 
 def _training(**keys) -> Training:
@@ -30,7 +33,7 @@ def _training(**keys) -> Training:
 
 def _of(features: torch.Tensor, labels: torch.Tensor, patients=None) -> Examples:
     own = torch.arange(len(labels)) if patients is None else torch.tensor(patients)
-    return Examples(parts=(features,), labels=labels, patients=own)
+    return Examples(parts=(features,), targets=labels, patients=own)
 
 
 def _examples(count: int = 10, patients=None) -> Examples:
@@ -54,6 +57,7 @@ def _protection(noise_multiplier=1e-9, units=1, **keys) -> Protection:
 
 def _settings(training: Training, protection=None, **keys) -> LocalTraining:
     return LocalTraining(
+        task=TASK,
         training=training,
         round=1,
         seed=11,
@@ -84,7 +88,7 @@ def test_plain_training_is_the_bare_loop_to_the_last_bit():
         for batch in torch.randperm(10, generator=shuffle).split(4):
             optimiser.zero_grad()
             loss = functional.cross_entropy(
-                module(examples.parts[0][batch]), examples.labels[batch]
+                module(examples.parts[0][batch]), examples.targets[batch]
             )
             loss.backward()
             optimiser.step()
@@ -94,15 +98,15 @@ def test_plain_training_is_the_bare_loop_to_the_last_bit():
 def test_training_learns():
     examples, module = _examples(200), _module()
     index = torch.arange(200)
-    before = metrics(evaluate(module, examples, index, 2), ("a", "b"))
+    before = metrics(evaluate(module, examples, index, TASK), ("a", "b"))
     train(module, examples, index, _settings(_training(**{"local-epochs": 20})))
-    after = metrics(evaluate(module, examples, index, 2), ("a", "b"))
+    after = metrics(evaluate(module, examples, index, TASK), ("a", "b"))
     assert after["accuracy"] > 0.9 > before["accuracy"]
 
 
 def test_only_the_training_split_is_touched():
     examples = _examples()
-    spoiled = _of(examples.parts[0].clone(), examples.labels)
+    spoiled = _of(examples.parts[0].clone(), examples.targets)
     spoiled.parts[0][7:] = float("nan")
     delta = train(_module(), spoiled, torch.arange(7), _settings(_training()))
     assert np.isfinite(delta).all()
@@ -172,7 +176,7 @@ def test_private_training_works_for_any_cohort_and_batch(examples, batch, unit):
 
 
 def test_without_validation_examples_the_counts_are_zero():
-    counts = evaluate(_module(), _examples(), torch.arange(0), 2)
+    counts = evaluate(_module(), _examples(), torch.arange(0), TASK)
     assert not counts.any()
 
 

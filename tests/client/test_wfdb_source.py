@@ -65,7 +65,7 @@ def folder(tmp_path):
 
 def test_whole_records_have_the_leads_in_the_order_asked_for(folder, study_of, read):
     records, aside, notes = read(study_of(WHOLE, **SIGNAL), folder)
-    assert [(r.patient, r.label, r.sampling_rate) for r in records] == [
+    assert [(r.patient, r.stratum, r.sampling_rate) for r in records] == [
         ("a", 1, 100),
         ("b", 0, 100),
     ]
@@ -102,7 +102,7 @@ def test_beats_have_intervals_in_seconds_and_leave_other_marks_out(folder, study
     records, aside, _ = read(study_of(BEATS, **SIGNAL), folder)
     mine = [r for r in records if r.patient == "a"]
     assert [r.key for r in mine] == [f"records.csv:2@{at}" for at in (50, 150, 200, 450)]
-    assert [r.label for r in mine] == [0, 1, 0, 0]
+    assert [r.stratum for r in mine] == [0, 1, 0, 0]
     np.testing.assert_allclose(
         [r.static for r in mine],
         [[0.45, 1.0, 0.6], [1.0, 0.5, 4 / 3], [0.5, 2.5, 2 / 3], [2.5, np.nan, 10 / 3]],

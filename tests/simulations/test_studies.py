@@ -15,11 +15,13 @@ FOLDERS = {
     "chest-xray": "cxr-2sites",
     "ct-contrast": "ct-tcga-dicom",
     "diabetes": "tabular-small",
+    "ecg-findings": "ecg-ptbxl",
     "ecg-norm": "ecg-ptbxl",
     "heart-disease": "heart-disease-uci",
     "icu-mortality": "icu-eicu-demo",
     "phantom": "",
     "pneumonia": "pneumoniamnist",
+    "survival-tcga-brca": "survival-tcga-brca",
 }
 SHORT = ("training.rounds=1", "training.local-epochs=1", "training.average-last=1")
 

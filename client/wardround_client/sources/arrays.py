@@ -237,13 +237,9 @@ class ArraySource:
         except UnreadableError as error:
             return example.set_aside(str(error))
         data = self._data
-        return RawRecord(
-            key=example.key,
-            patient=example.patient,
-            site=example.site,
-            label=example.label,
-            main=main,
-            static=static.values[example.row] if static is not None else None,
+        return example.record(
+            main,
+            static.values[example.row] if static is not None else None,
             sampling_rate=data.sampling_rate if isinstance(data, SignalsData) else None,
         )
 

@@ -16,6 +16,10 @@ from wardround_shared.study import Feature
 
 T = TypeVar("T")
 
+EMPTY = ("",)
+"""Nobody's record and no answer, whatever the study says: a row that a join finds no match for has
+empty cells, and all such rows would become one patient."""
+
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _WHOLE = re.compile(r"(\d+)\.0+", re.ASCII)
 

@@ -2,21 +2,20 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from wardround_client.sources.cells import canonical, each, identifier, marks
+from wardround_client.sources.cells import EMPTY, canonical, each, identifier, marks
 from wardround_client.sources.index import Cells, Index
-from wardround_client.sources.records import SetAside
-from wardround_shared.errors import CohortError, DataError, StudyError
+from wardround_client.sources.records import RawRecord, SetAside
+from wardround_client.sources.targets import Target, read_targets
+from wardround_shared.errors import DataError, StudyError
 from wardround_shared.study import IndexedData, SiteKey, Study
-
-# Nobody's record and no answer, whatever the study says: a row that a join finds no match for has
-# empty cells, and all such rows would become one patient.
-_EMPTY = ("",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +26,26 @@ class Example:
     key: str
     patient: str
     site: str | None
-    label: int
+    target: Target
+
+    def record(
+        self,
+        main: NDArray[Any],
+        static: NDArray[np.float64] | None = None,
+        *,
+        sampling_rate: float | None = None,
+    ) -> RawRecord:
+        """The example with what was read of it."""
+        return RawRecord(
+            key=self.key,
+            patient=self.patient,
+            site=self.site,
+            stratum=self.target.stratum,
+            target=self.target.values,
+            main=main,
+            static=static,
+            sampling_rate=sampling_rate,
+        )
 
     def set_aside(self, reason: str) -> SetAside:
         """The same example, when it turns out that it cannot be used."""
@@ -83,16 +101,18 @@ def select(index: Index, study: Study) -> Selection:
     data = section(study)
     rows, notes = fulfilling(index, data, [*data.where])
     sites, patients = site_of_rows(index, data), patient_of_rows(index, data)
-    labels = _labels(index, rows, study)
-    missing = marks(data.missing, _EMPTY)
+    targets = read_targets(index, rows, study)
+    missing = marks(data.missing, EMPTY)
     examples: list[Example] = []
     aside = _broken(index, data)
-    for row, label in zip(rows, labels, strict=True):
+    for row, target in zip(rows, targets, strict=True):
         key, site, patient = index.positions[row], sites[row], patients[row]
-        if reason := _reason(site, label, patient, missing):
+        if reason := _reason(site, patient, missing):
             aside.append(SetAside(key=key, site=site or None, reason=reason))
-        elif label is not None:
-            examples.append(Example(row=row, key=key, patient=patient, site=site, label=label))
+        elif isinstance(target, str):
+            aside.append(SetAside(key=key, site=site or None, reason=target))
+        else:
+            examples.append(Example(row=row, key=key, patient=patient, site=site, target=target))
     kept = _thin_out(examples, data.max_per_patient)
     if len(kept) < len(examples):
         left_out = len(examples) - len(kept)
@@ -101,14 +121,12 @@ def select(index: Index, study: Study) -> Selection:
     return Selection(examples=kept, set_aside=tuple(aside), notes=(*index.notes, *notes, *empty))
 
 
-def _reason(
-    site: str | None, label: int | None, patient: str, missing: frozenset[str]
-) -> str | None:
+def _reason(site: str | None, patient: str, missing: frozenset[str]) -> str | None:
     if site is not None and canonical(site) in missing:
         return "no site"
     if canonical(patient) in missing:
         return "no patient key"
-    return "no label" if label is None else None
+    return None
 
 
 # --- site and patient ------------------------------------------------------------------------
@@ -171,80 +189,6 @@ def _broken(index: Index, data: IndexedData) -> list[SetAside]:
         )
         for file, position in index.broken
     ]
-
-
-# --- label -----------------------------------------------------------------------------------
-
-
-def _labels(index: Index, rows: Sequence[int], study: Study) -> list[int | None]:
-    """Class of each of the rows, or None where the label is missing."""
-    data, classes = section(study), study.study.classes
-    missing = marks(data.missing, _EMPTY)
-    meant = _containing(study) if data.label.containing else _equal(study)
-    cells = index.column(data.label.column)
-    otherwise = data.label.otherwise
-    labels: list[int | None] = []
-    for row in rows:
-        text = cells[row]
-        found = meant(text)
-        if not found and canonical(text) in missing:
-            labels.append(None)
-            continue
-        if not found and otherwise is not None:
-            found = {classes.index(otherwise)}
-        if len(found) != 1:
-            means = " and ".join(classes[number] for number in sorted(found))
-            fault = (
-                f"means {means} by data.label.containing; change the texts there"
-                if found
-                else f"is none of the study's classes ({', '.join(classes)}); name it in "
-                "data.label.values"
-            )
-            raise CohortError(
-                f"{index.positions[row]}: column {data.label.column} holds {text!r}, which "
-                f"{fault}, or leave such rows out with data.where."
-            )
-        labels.append(*found)
-    return labels
-
-
-def _containing(study: Study) -> Callable[[str], set[int]]:
-    """The classes of which a text stands in a cell."""
-    texts = study.data.label.containing
-    numbered = [(study.study.classes.index(name), texts[name]) for name in texts]
-    return lambda cell: {number for number, ones in numbered if any(one in cell for one in ones)}
-
-
-def _equal(study: Study) -> Callable[[str], set[int]]:
-    """The class that a cell means as a whole."""
-    meaning = _meaning(study)
-
-    def meant(cell: str) -> set[int]:
-        number = meaning.get(canonical(cell))
-        return set() if number is None else {number}
-
-    return meant
-
-
-def _meaning(study: Study) -> dict[str, int]:
-    """Class of each label text; a class without texts of its own is named by its own name."""
-    meaning: dict[str, int] = {}
-    for number, name in enumerate(study.study.classes):
-        if name == study.data.label.otherwise:
-            continue
-        for text in study.data.label.values.get(name, (name,)):
-            if not text.strip():
-                raise StudyError(
-                    f"data.label.values: an empty cell is a missing label and cannot mean {name}; "
-                    "write something into these cells, or leave the text out."
-                )
-            other = meaning.setdefault(canonical(text.strip()), number)
-            if other != number:
-                raise StudyError(
-                    f"data.label.values: {text!r} means both {study.study.classes[other]} "
-                    f"and {name}."
-                )
-    return meaning
 
 
 def _thin_out(examples: Sequence[Example], most: int | None) -> tuple[Example, ...]:

@@ -97,7 +97,9 @@ class Index:
 
 def columns_read(data: IndexedData) -> tuple[str, ...]:
     """Names of the columns that the study reads, each once."""
-    names = [data.label.column, *data.where, *(join.on for join in data.join)]
+    names = [data.label.column] if data.label else []
+    names += [data.survival.time, data.survival.event] if data.survival else []
+    names += [*data.where, *(join.on for join in data.join)]
     names += [data.patient] if data.patient else []
     names += [data.site.column] if data.site and data.site.column else []
     match data:

@@ -81,13 +81,7 @@ class LabelledFiles:
             return example.set_aside(str(error))
         except OSError as error:
             return example.set_aside(file_fault(error))
-        return RawRecord(
-            key=example.key,
-            patient=example.patient,
-            site=example.site,
-            label=example.label,
-            main=main,
-        )
+        return example.record(main)
 
     def _unlisted(self, cells: list[str]) -> list[str]:
         listed = {(self._root / cell) for cell in cells}

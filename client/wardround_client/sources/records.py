@@ -16,7 +16,9 @@ class RawRecord:
         key: where it stands (table and line); holds no patient identifier.
         patient: patient key; stays at the site.
         site: hospital it comes from, or None where the study names no site key.
-        label: index into the study's classes.
+        stratum: group of the example, for what deals and counts examples by group: the number of
+            its class, 1 for an event that was seen, 0 where there are no groups.
+        target: what is to be told of it, of the same shape for all examples (tasks/).
         main: table float64 [F] (NaN is missing, a categorical cell its category's index), image
             [H, W] or [H, W, 3], signal float32 [C, T].
         static: float64 [S] where the study has static columns.
@@ -26,7 +28,8 @@ class RawRecord:
     key: str
     patient: str
     site: str | None
-    label: int
+    stratum: int
+    target: NDArray[Any]
     main: NDArray[Any]
     static: NDArray[np.float64] | None = None
     sampling_rate: float | None = None

@@ -41,10 +41,4 @@ class TableSource:
             if example.row in faults:
                 yield example.set_aside(faults[example.row])
             else:
-                yield RawRecord(
-                    key=example.key,
-                    patient=example.patient,
-                    site=example.site,
-                    label=example.label,
-                    main=values[example.row],
-                )
+                yield example.record(values[example.row])

@@ -107,13 +107,9 @@ class WfdbSource:
             values = signal.values if beats is None else beats.window(example.row, signal)
         except UnreadableError as error:
             return example.set_aside(str(error))
-        return RawRecord(
-            key=example.key,
-            patient=example.patient,
-            site=example.site,
-            label=example.label,
-            main=values,
-            static=static.values[example.row] if static is not None else None,
+        return example.record(
+            values,
+            static.values[example.row] if static is not None else None,
             sampling_rate=signal.rate,
         )
 

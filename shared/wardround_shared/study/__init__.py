@@ -23,6 +23,7 @@ from wardround_shared.study.data import (
 from wardround_shared.study.disclosure import Disclosure, disclosures
 from wardround_shared.study.document import (
     Identity,
+    Kind,
     Study,
     Task,
 )
@@ -63,6 +64,7 @@ from wardround_shared.study.reading import (
     load_study,
     parse_study,
 )
+from wardround_shared.study.targets import Survival
 from wardround_shared.study.writing import study_text
 
 __all__ = [
@@ -86,6 +88,7 @@ __all__ = [
     "Impute",
     "IndexedData",
     "Join",
+    "Kind",
     "Label",
     "Lstm",
     "Mlp",
@@ -104,6 +107,7 @@ __all__ = [
     "StaticFeature",
     "Step",
     "Study",
+    "Survival",
     "TableData",
     "Task",
     "Training",

@@ -9,20 +9,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wardround_shared.errors import StudyError, UnsupportedError
-from wardround_shared.study.data import ImagesData, SignalsData, WfdbData
-from wardround_shared.study.document import Study, Task
+from wardround_shared.study.data import ImagesData, Label, SignalsData, WfdbData
+from wardround_shared.study.document import Kind, Study
 from wardround_shared.study.models import Gru, Lstm
 from wardround_shared.study.preprocessing import Normalise
 from wardround_shared.study.section import Section
 
-_TASKS: dict[str, Task] = {
-    "table": "tabular-classification",
-    "images": "image-classification",
-    "dicom": "image-classification",
-    "phantom": "image-classification",
-    "wfdb": "signal-classification",
-    "signals": "signal-classification",
+_MODALITIES = {
+    "table": "tabular",
+    "images": "image",
+    "dicom": "image",
+    "phantom": "image",
+    "wfdb": "signal",
+    "signals": "signal",
 }
+
+_TARGETS: dict[Kind, str] = {
+    "classification": "label",
+    "multilabel-classification": "label",
+    "survival": "survival",
+}
+"""Where `[data]` says what is to be told of an example."""
 
 
 def check_combinations(study: Study, origin: str) -> None:
@@ -35,12 +42,48 @@ def check_combinations(study: Study, origin: str) -> None:
     task, source = study.study.task, study.data.source
     if task == "text-classification":
         raise UnsupportedError(f"{origin}: study.task: this version has no text models yet.")
-    if task != _TASKS[source]:
+    if study.study.modality != _MODALITIES[source]:
         raise StudyError(
             f'{origin}: study.task: "{task}" does not fit data.source = "{source}"; '
-            f'write "{_TASKS[source]}", or name another source.'
+            f'write "{_MODALITIES[source]}-...", or name another source.'
         )
-    label = study.data.label
+    _check_target(study, origin)
+    for idle in _idle(study):
+        raise StudyError(
+            f"{origin}: {idle.key}: {idle.value} has no effect {idle.because}; {idle.remedy}."
+        )
+
+
+def _check_target(study: Study, origin: str) -> None:
+    """Refuse a study whose data do not say what its task is about, or say something else."""
+    kind, data = study.study.kind, study.data
+    wanted = _TARGETS[kind]
+    if getattr(data, wanted) is None:
+        raise StudyError(
+            f'{origin}: data.{wanted}: it is missing; task = "{study.study.task}" needs it.'
+        )
+    for other in {*_TARGETS.values()} - {wanted}:
+        if getattr(data, other) is not None:
+            raise StudyError(
+                f"{origin}: data.{other}: it has no effect with task = "
+                f'"{study.study.task}"; leave it out.'
+            )
+    if kind != "classification":
+        for key, value in (
+            ("training.class-weights", study.training.class_weights == "balanced"),
+            ("simulation.partition", study.simulation.partition == "dirichlet"),
+        ):
+            if value:
+                raise StudyError(
+                    f"{origin}: {key}: it goes by the class of an example, and examples of "
+                    f'"{study.study.task}" have no single class; leave it out.'
+                )
+    if data.label is not None:
+        _check_label(study, data.label, origin)
+
+
+def _check_label(study: Study, label: Label, origin: str) -> None:
+    """Refuse texts for what is no class, and what only one class among others can have."""
     for key, named in (
         ("values", label.values),
         ("containing", label.containing),
@@ -52,9 +95,18 @@ def check_combinations(study: Study, origin: str) -> None:
                 f"{origin}: data.label.{key}: {unknown[0]!r} is none of the study's classes "
                 f"({', '.join(study.study.classes)})."
             )
-    for idle in _idle(study):
+    if study.study.kind != "multilabel-classification":
+        return
+    if label.otherwise is not None:
         raise StudyError(
-            f"{origin}: {idle.key}: {idle.value} has no effect {idle.because}; {idle.remedy}."
+            f"{origin}: data.label.otherwise: an example without any finding has none; leave it "
+            "out."
+        )
+    without = [name for name in study.study.classes if name not in label.containing]
+    if without:
+        raise StudyError(
+            f"{origin}: data.label.containing: {without[0]!r} has no texts; name those that stand "
+            "in a cell with this finding."
         )
 
 

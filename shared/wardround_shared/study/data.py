@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from wardround_shared.study.section import Section
+from wardround_shared.study.targets import Survival
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -111,12 +112,15 @@ class _Cohort(Section):
     """How a cohort is made of the examples, whatever their source.
 
     Attributes:
+        label: the class of an example, or the findings of a multilabel classification.
+        survival: time to an event, instead of a label.
         validation_fraction: share of patients set aside for validation.
         unreadable_share: more than this share of unreadable examples stops the run.
         max_per_patient: keep at most this many examples of one patient (none: all).
     """
 
-    label: Label
+    label: Label | None = None
+    survival: Survival | None = None
     validation_fraction: Fraction = 0.2
     unreadable_share: float = Field(default=0.05, ge=0.0, le=1.0)
     max_per_patient: int | None = Field(default=None, ge=1)
@@ -252,7 +256,7 @@ class PhantomData(_Cohort):
     """
 
     source: Literal["phantom"]
-    label: Label = Label(column="finding")
+    label: Label | None = Label(column="finding")
     sites: int = Field(default=4, ge=1, le=64)
     patients_per_site: int = Field(default=240, ge=4)
     size: int = Field(default=64, ge=32, le=512)

@@ -15,23 +15,47 @@ from wardround_shared.study.section import Section
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
 Task = Literal[
-    "tabular-classification", "image-classification", "signal-classification", "text-classification"
+    "tabular-classification",
+    "image-classification",
+    "signal-classification",
+    "text-classification",
+    "image-multilabel-classification",
+    "signal-multilabel-classification",
+    "tabular-survival",
 ]
+Kind = Literal["classification", "multilabel-classification", "survival"]
 
 
 class Identity(Section):
     """`[study]`: name, task and the classes in the order of the model's outputs.
 
     With two classes the second one is the positive class of sensitivity, specificity and AUROC.
+    A multilabel classification has any number of findings as its classes, survival has none.
     """
 
     name: Name
     task: Task
-    classes: tuple[str, ...] = Field(min_length=2)
+    classes: tuple[str, ...] = ()
     description: str = ""
 
+    @property
+    def modality(self) -> str:
+        """What the examples are, the first word of the task: tabular, image, signal, ..."""
+        return self.task.partition("-")[0]
+
+    @property
+    def kind(self) -> Kind:
+        """What is told of an example, the other words of the task."""
+        kind: Kind = self.task.partition("-")[2]  # type: ignore[assignment]  # of a Task
+        return kind
+
     @model_validator(mode="after")
-    def _classes_differ(self) -> "Identity":
+    def _classes_fit(self) -> "Identity":
+        least = {"classification": 2, "survival": 0}.get(self.kind, 1)
+        if len(self.classes) < least:
+            raise ValueError(f"task = {self.task!r} needs at least {least} classes")
+        if self.kind == "survival" and self.classes:
+            raise ValueError(f"task = {self.task!r} has no classes; leave them out")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes must differ from one another")
         return self

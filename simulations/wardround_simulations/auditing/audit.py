@@ -25,6 +25,7 @@ from wardround_shared.errors import RunError
 from wardround_shared.privacy.accounting import epsilon_spent
 from wardround_shared.privacy.noise import NoiseSource, SystemNoise
 from wardround_shared.study import Privacy, Study, Training
+from wardround_shared.tasks import task_of
 from wardround_simulations.auditing.bounds import Guesses, best_guesses, largest_bound
 from wardround_simulations.auditing.canaries import Canaries, WithCanaries, make_canaries
 from wardround_simulations.auditing.scores import auroc, true_positive_rate
@@ -154,6 +155,7 @@ def _train(
     module = WithCanaries(subject.model, canaries)
     examples = canaries.among(subject.examples)
     settings = LocalTraining(
+        task=task_of(study),
         training=_bare_sum(study, protection.plan, canaries),
         round=1,
         seed=0,
@@ -161,7 +163,7 @@ def _train(
         augmentation=None,
         protection=protection,
     )
-    index = torch.arange(len(examples.labels))
+    index = torch.arange(len(examples.targets))
     change = np.zeros(sum(parameter.numel() for parameter in module.parameters()))
     for number in watched(range(1, study.training.rounds + 1)):
         seed = local_seed(int(subject.summary["seed"]), subject.site, number)

@@ -53,8 +53,8 @@ class Canaries:
         """The site's examples and those of the included canaries; the canary's number is a part."""
         there = torch.from_numpy(np.flatnonzero(self.included)).repeat_interleave(self.copies)
         _, patients = examples.patients.unique(return_inverse=True)
-        nobody = torch.full((len(examples.labels),), NOBODY)
-        label = torch.full((len(there),), self.label, dtype=examples.labels.dtype)
+        nobody = torch.full((len(examples.targets),), NOBODY)
+        label = torch.full((len(there),), self.label, dtype=examples.targets.dtype)
         return Examples(
             parts=(
                 *(
@@ -63,7 +63,7 @@ class Canaries:
                 ),
                 torch.cat([nobody, there]),
             ),
-            labels=torch.cat([examples.labels, label]),
+            targets=torch.cat([examples.targets, label]),
             patients=torch.cat([patients, len(patients) + there]),
         )
 

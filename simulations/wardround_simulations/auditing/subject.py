@@ -14,7 +14,8 @@ from wardround_client.prepared import prepare
 from wardround_client.training import Examples
 from wardround_server.run_folder import SUMMARY
 from wardround_shared.errors import CohortError, DataError, RunFolderError, StudyError
-from wardround_shared.models import build_model, flatten, unflatten_
+from wardround_shared.models import flatten, unflatten_
+from wardround_shared.network import build_network
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import Study
 from wardround_simulations.evaluation import FinishedRun, open_run
@@ -119,10 +120,9 @@ def _choose(study: Study, cohorts: CohortSet, site: str | None) -> Cohort:
 
 def _without_dropout(run: FinishedRun, cohort: Cohort) -> nn.Module:
     model = run.study.model.model_copy(update={"dropout": 0.0})
+    study = run.study.model_copy(update={"model": model})
     shapes = tuple(tuple(array.shape[1:]) for array in cohort.arrays)
-    module = build_model(
-        model, Recipe(run.study).output_shapes(shapes), len(run.study.study.classes)
-    )
+    module = build_network(study, Recipe(study).output_shapes(shapes))
     unflatten_(module, flatten(run.module))
     return module
 
@@ -131,6 +131,6 @@ def _training_split(run: FinishedRun, cohort: Cohort) -> Examples:
     parts = prepare(cohort, Recipe(run.study), run.fitted)
     return Examples(
         parts=tuple(torch.from_numpy(part[cohort.train]) for part in parts),
-        labels=torch.from_numpy(cohort.labels[cohort.train]),
+        targets=torch.from_numpy(cohort.targets[cohort.train]),
         patients=torch.from_numpy(cohort.patients[cohort.train]),
     )

@@ -21,7 +21,8 @@ from wardround_client.cohort import Cohort, open_cohort
 from wardround_client.prepared import prepare
 from wardround_client.training import EVALUATION_BATCH, learning_rate, local_seed
 from wardround_shared.messages import Fitted
-from wardround_shared.models import build_model, flatten, unflatten_
+from wardround_shared.models import flatten, unflatten_
+from wardround_shared.network import build_network
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import Study
 from wardround_simulations.backends.launch import warm_context
@@ -48,7 +49,7 @@ class Sites:
         for folder in cohorts:
             cohort = open_cohort(folder)
             images = torch.from_numpy(np.array(prepare(cohort, recipe, loop.fitted)[0]))
-            self._cohorts.append((cohort, images, torch.from_numpy(cohort.labels)))
+            self._cohorts.append((cohort, images, torch.from_numpy(cohort.targets)))
         self.module = first_model(loop, self._cohorts[0][0])
         _warm_up()
 
@@ -108,11 +109,7 @@ def first_model(loop: BareLoop, cohort: Cohort) -> nn.Module:
     shapes = tuple(tuple(array.shape[1:]) for array in cohort.arrays)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(loop.seed)
-        return build_model(
-            loop.study.model,
-            Recipe(loop.study).output_shapes(shapes),
-            len(loop.study.study.classes),
-        )
+        return build_network(loop.study, Recipe(loop.study).output_shapes(shapes))
 
 
 def in_one_process(loop: BareLoop) -> tuple[float, Tensor]:

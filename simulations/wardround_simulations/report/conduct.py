@@ -136,14 +136,15 @@ def cohorts(run: Run) -> Markup:
     if not run.cohorts:
         return section("Cohorts", note("The run folder says nothing about cohorts."))
     rows: list[tuple[Child, ...]] = []
+    groups = list(dict.fromkeys(name for one in run.cohorts.values() for name in one.classes))
     for site, cohort in sorted(run.cohorts.items()):
-        classes = (whole(cohort.classes.get(name, 0)) for name in run.classes)
+        classes = (whole(cohort.classes.get(name, 0)) for name in groups)
         aside = [f"{why}: {n}" for why, n in cohort.set_aside.items()]
         numbers = (whole(cohort.patients), whole(cohort.train), whole(cohort.validation), *classes)
         rows.append((site, listing(aside), listing(list(cohort.notes)), *numbers))
     head = (
         "Site", "Set aside", "Notes", "Patients", "Training examples", "Validation examples",
-        *(f"Class {name}" for name in run.classes),
+        *(f"Class {name}" if name in run.classes else name.capitalize() for name in groups),
     )  # fmt: skip
     shown = table("What each site brought to the study", head, rows, text_columns=3)
     words = {

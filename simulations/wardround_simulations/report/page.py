@@ -2,7 +2,8 @@
 
 from importlib.resources import files
 
-from wardround_simulations.report import conduct, learning
+from wardround_simulations.metric_names import METRICS, first_of
+from wardround_simulations.report import conduct, discrimination, learning
 from wardround_simulations.report.markup import Markup, element, figure, section, whole
 from wardround_simulations.report.run import Run
 
@@ -19,8 +20,8 @@ def page(run: Run) -> str:
     parts = [
         learning.performance(run),
         learning.history(run),
-        learning.curves(run),
-        learning.confusions(run),
+        discrimination.curves(run),
+        discrimination.confusions(run),
         conduct.privacy(run),
         conduct.participation(run),
         conduct.cohorts(run),
@@ -94,12 +95,11 @@ def _missing(run: Run) -> Markup | None:
 
 
 def _score(run: Run) -> str:
-    for key, name in (("auroc", "AUROC"), ("balanced_accuracy", "balanced accuracy")):
-        value = run.metrics.get(key)
-        if value is not None:
-            n = run.metrics.get("n")
-            return f" with {name} {value:.3f} on {whole(n)} validation examples"
-    return ""
+    key = first_of(run.metrics)
+    if key is None:
+        return ""
+    n = whole(run.metrics.get("n"))
+    return f" with {METRICS[key]} {run.metrics[key]:.3f} on {n} validation examples"
 
 
 def _protection(run: Run) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wardround_shared.errors import RunFolderError
-from wardround_shared.evaluation import counts_length
+from wardround_shared.tasks import Classification, MultiLabel
 
 Counts = NDArray[np.float64]
 Metrics = Mapping[str, float | None]
@@ -118,6 +118,7 @@ class Run:
     """Everything that the report shows.
 
     Attributes:
+        kind: of task: classification, survival and so on.
         counts: summed counts [L] of the final model; none where it was not evaluated.
         site_counts: the same of each site.
         missing: parts that the folder lacks, in words.
@@ -134,6 +135,7 @@ class Run:
     sites: int
     rounds: int
     seed: int | None
+    kind: str
     classes: tuple[str, ...]
     metrics: Metrics
     per_site: Mapping[str, Metrics]
@@ -189,8 +191,10 @@ def _run(
 ) -> Run:
     classes = tuple(str(name) for name in summary["classes"])
     counts = summary.get("counts") or {}
-    overall = _counts(counts.get("overall"), len(classes))
-    per_site = {site: _counts(c, len(classes)) for site, c in counts.get("per_site", {}).items()}
+    kind = str(summary.get("task", "-classification")).partition("-")[2]
+    length = _counts_length(kind, classes)
+    overall = _counts(counts.get("overall"), length)
+    per_site = {site: _counts(c, length) for site, c in counts.get("per_site", {}).items()}
     if overall is None:
         missing.append("Counts of the final model: no curves and no confusion matrix.")
     if not summary.get("cohorts"):
@@ -209,6 +213,7 @@ def _run(
         sites=int(summary["sites"]),
         rounds=int(summary["rounds"]),
         seed=summary.get("seed"),
+        kind=kind,
         classes=classes,
         metrics=_metrics(summary.get("metrics")),
         per_site={site: _metrics(m) for site, m in (summary.get("per_site") or {}).items()},
@@ -354,12 +359,22 @@ def _spent(values: Mapping[str, Any]) -> Spent:
     )
 
 
-def _counts(values: Sequence[float] | None, classes: int) -> Counts | None:
+def _counts_length(kind: str, classes: tuple[str, ...]) -> int | None:
+    """Length of counts that are drawn; those of other tasks are taken as they are."""
+    match kind:
+        case "classification":
+            return Classification(classes).counts_length
+        case "multilabel-classification":
+            return MultiLabel(classes).counts_length
+    return None
+
+
+def _counts(values: Sequence[float] | None, length: int | None) -> Counts | None:
     if not values:
         return None
     counts = np.asarray(values, dtype=np.float64)
-    if counts.shape != (counts_length(classes),):
-        raise ValueError(f"counts of {classes} classes have length {counts_length(classes)}")
+    if length is not None and counts.shape != (length,):
+        raise ValueError(f"{counts.size} counts instead of {length}")
     return counts
 
 

@@ -405,7 +405,7 @@ def test_a_server_cannot_solve_for_one_site_by_runs_over_other_sites(scene):
     first, *further = itertools.combinations(NAMES, 3)
     # All four have the same data here.
     cohort = scene.ask(study=sites.study, run="run-0", touching=False)._cohort
-    one = np.bincount(cohort.labels[cohort.train], minlength=2)
+    one = np.bincount(cohort.targets[cohort.train], minlength=2)
     np.testing.assert_array_equal(sites.class_counts("run-0", first), 3 * one)
     for number, names in enumerate(further, start=1):
         with pytest.raises(NotAllowedError, match="was for one run"):

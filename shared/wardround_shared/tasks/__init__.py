@@ -1,0 +1,26 @@
+"""Task -> what its targets are, what a model puts out for it, its loss and its metrics.
+
+One task a file. `task_of` is the public face; everything that differs between tasks in training,
+in counting and in what a summary says goes through the `Task` that it returns.
+"""
+
+from wardround_shared.study import Study
+from wardround_shared.tasks.classification import Classification
+from wardround_shared.tasks.multilabel import MultiLabel
+from wardround_shared.tasks.survival import ProportionalHazards
+from wardround_shared.tasks.task import Task
+
+__all__ = ["Classification", "MultiLabel", "ProportionalHazards", "Task", "task_of"]
+
+
+def task_of(study: Study) -> Task:
+    """What the study learns."""
+    data = study.data
+    match study.study.kind:
+        case "classification":
+            return Classification(study.study.classes)
+        case "multilabel-classification":
+            return MultiLabel(study.study.classes)
+        case "survival":
+            assert data.survival is not None  # `check_combinations`
+            return ProportionalHazards(data.survival.horizon, data.survival.intervals)

@@ -1,0 +1,73 @@
+"""The seam between what is learned and everything that trains, sums and tells.
+
+Shape letters: B = examples in a batch, N = examples, L = length of the counts, K = classes.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Counts = NDArray[np.float64]
+Metrics = dict[str, Any]
+
+
+class Task(Protocol):
+    """What a study learns.
+
+    Metrics are read off counts that add over sites: a vector of fixed length that begins with the
+    number of what is counted and the summed loss; all the rest are whole numbers.
+
+    Attributes:
+        outputs: numbers that the model puts out for one example (or one place in it).
+        counts_length: L.
+        largest_count: most that one example can add to a whole number of the counts.
+        largest_loss: most that one example can add to the summed loss, either way.
+    """
+
+    @property
+    def outputs(self) -> int: ...  # noqa: D102 - above
+
+    @property
+    def counts_length(self) -> int: ...  # noqa: D102
+
+    @property
+    def largest_count(self) -> int: ...  # noqa: D102
+
+    @property
+    def largest_loss(self) -> float: ...  # noqa: D102
+
+    def headed(self, network: nn.Module) -> nn.Module:
+        """The whole model: what the task adds to a network with so many outputs."""
+        ...
+
+    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+        """Each example's own loss [B]; nothing in it depends on another example.
+
+        Args:
+            outputs: of the model, [B, ...].
+            targets: [B, ...].
+            weights: of the classes [K], where the study balances them.
+        """
+        ...
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """What `count` and a person take, from a model's outputs [B, ...]; float64."""
+        ...
+
+    def count(self, predictions: NDArray[Any], targets: NDArray[Any]) -> Counts:
+        """The counts of one set of predictions, [L]; N may be 0.
+
+        Raises:
+            RunError: a prediction is not finite: the model has diverged.
+        """
+        ...
+
+    def metrics(self, counts: Counts) -> Metrics:
+        """The metrics of summed counts; None where a metric is undefined."""
+        ...
+
+    def tally(self, targets: NDArray[Any]) -> dict[str, int]:
+        """How many of the examples have what, in words of the study."""
+        ...

@@ -1,0 +1,46 @@
+"""Names of metrics for people, the ones that are looked at first in front."""
+
+from collections.abc import Mapping
+
+METRICS = {
+    "auroc": "AUROC",
+    "c_index": "C-index",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "f1_macro": "F1 (macro)",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "events": "Events",
+    "loss": "Loss",
+}
+
+MEANINGS = {
+    "auroc": "chance that an example of the class gets a higher score than one without it; "
+    "0.5 is guessing, 1 is perfect.",
+    "c_index": "chance that, of two patients, the one with the earlier event gets the higher risk; "
+    "0.5 is guessing, 1 is perfect.",
+    "accuracy": "share of examples that are classified correctly.",
+    "balanced_accuracy": "mean over the classes of the share classified correctly.",
+    "f1_macro": "mean over the classes of the harmonic mean of precision and sensitivity.",
+    "sensitivity": "share of the examples truly of {positive} that are found.",
+    "specificity": "share of the examples truly not of {positive} that are left out.",
+    "events": "patients whose event was seen until the horizon.",
+    "loss": "mean negative log-likelihood of what is true; lower is better.",
+}
+
+# Of one finding among several, as in "auroc MI".
+_OF_ONE = "auroc "
+
+
+def named(metrics: Mapping[str, object]) -> dict[str, str]:
+    """Key -> name of all metrics that are there (n apart), in the order in which to show them."""
+    shown = {key: name for key, name in METRICS.items() if key in metrics}
+    single = {
+        key: f"AUROC {key.removeprefix(_OF_ONE)}" for key in metrics if key.startswith(_OF_ONE)
+    }
+    return shown | single
+
+
+def first_of(metrics: Mapping[str, object]) -> str | None:
+    """The metric that says most in one figure; None where there is none."""
+    return next((key for key in METRICS if metrics.get(key) is not None), None)
