@@ -210,7 +210,7 @@ class Site:
         )
 
     def class_counts(self, request: Request) -> RecordDict:
-        """Training examples of each class [K].
+        """Training examples, or steps of examples, of each class [K].
 
         Raises:
             ProtocolError: the study does not need them.
@@ -220,8 +220,8 @@ class Site:
         classes = len(self._workplace.study.study.classes)
 
         def work(masking: Masking | None) -> Formed:
-            counts = np.bincount(self._cohort.targets[self._cohort.train], minlength=classes)
-            return _sums(masking, CLASS_COUNTS, counts.astype(np.float64))
+            counts = self._task.tally(self._cohort.targets[self._cohort.train])
+            return _sums(masking, CLASS_COUNTS, np.array([*counts.values()], dtype=np.float64))
 
         return self._answering.answer(CLASS_COUNTS, request, work, length=classes)
 

@@ -18,4 +18,4 @@ def build_network(study: Study, shapes: tuple[tuple[int, ...], ...]) -> nn.Modul
         StudyError: the model cannot take examples of these shapes.
     """
     task = task_of(study)
-    return task.headed(build_model(study.model, shapes, task.outputs))
+    return task.headed(build_model(study.model, shapes, task.outputs, task.answers))

@@ -87,7 +87,7 @@ def sums_layout(study: Study, message_type: str, *, length: int, sites: int) -> 
     if message_type == EVALUATE:
         return VectorLayout(segments=_count_segments(study), sites=sites)
     if message_type == CLASS_COUNTS:
-        largest = study.aggregation.largest_cohort
+        largest = task_of(study).largest_count * study.aggregation.largest_cohort
         counts = Segment(name="class-counts", length=length, bound=largest, integral=True)
         return VectorLayout(segments=(counts,), sites=sites)
     # Nobody knows the size of a statistic beforehand: exact, as limbs.

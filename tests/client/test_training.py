@@ -125,6 +125,7 @@ def test_balanced_weights_make_classes_count_alike():
     """Two examples of class 0 against eight of class 1: weights 5/2 and 5/8."""
     examples = _of(torch.ones(10, 3), torch.tensor([0] * 2 + [1] * 8))
     settings = LocalTraining(
+        task=TASK,
         training=_training(**{"batch-size": 10, "class-weights": "balanced"}),
         round=1,
         seed=1,

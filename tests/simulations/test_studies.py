@@ -15,6 +15,7 @@ FOLDERS = {
     "chest-xray": "cxr-2sites",
     "ct-contrast": "ct-tcga-dicom",
     "diabetes": "tabular-small",
+    "eeg-sleep-features": "eeg-sleep-features",
     "ecg-findings": "ecg-ptbxl",
     "ecg-norm": "ecg-ptbxl",
     "heart-disease": "heart-disease-uci",

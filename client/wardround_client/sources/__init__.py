@@ -9,6 +9,7 @@ from wardround_client.sources.dicom import dicom_source
 from wardround_client.sources.files import data_folder
 from wardround_client.sources.images import image_source
 from wardround_client.sources.records import RawRecord, SetAside, Source
+from wardround_client.sources.sequences import SequenceSource
 from wardround_client.sources.signals import signal_source
 from wardround_client.sources.table import TableSource
 from wardround_client.sources.wfdb import WfdbSource
@@ -16,6 +17,7 @@ from wardround_shared.study import (
     DicomData,
     ImagesData,
     PhantomData,
+    SequencesData,
     SignalsData,
     SiteKey,
     Study,
@@ -26,7 +28,7 @@ from wardround_shared.study import (
 __all__ = ["RawRecord", "SetAside", "Source", "open_source"]
 
 
-def open_source(study: Study, folder: Path) -> Source:
+def open_source(study: Study, folder: Path) -> Source:  # noqa: PLR0911 - one for each source
     """Find the study's files in a data folder; none is opened before records are asked for.
 
     Raises:
@@ -43,6 +45,8 @@ def open_source(study: Study, folder: Path) -> Source:
             return dicom_source(study, data, folder)
         case WfdbData() as data:
             return WfdbSource(study, data, folder)
+        case SequencesData() as data:
+            return SequenceSource(study, data, folder)
         case SignalsData() as data:
             return signal_source(study, data, folder)
         case PhantomData() as data:

@@ -48,7 +48,7 @@ class _Block:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator["np.lib.npyio.NpzFile"]:
+def opened(path: Path) -> Iterator["np.lib.npyio.NpzFile"]:
     """An npz file; whatever is wrong with it becomes an UnreadableError.
 
     Pickled arrays are refused: to read one is to run what is in it.
@@ -171,7 +171,7 @@ class ArraySource:
         """The arrays of one file that hold examples, each with its columns."""
         origin = relative(self._folder, path)
         star = re.compile(re.escape(self._pattern).replace(r"\*", "(.*)"))
-        with _opened(path) as file:
+        with opened(path) as file:
             found = [match for name in file.files if (match := star.fullmatch(name))]
             if not found:
                 raise DataError(
@@ -280,7 +280,7 @@ def _main_array(block: _Block) -> NDArray[Any]:
     Raises:
         UnreadableError: the file is damaged, or there are more or fewer than the columns say.
     """
-    with _opened(block.path) as file:
+    with opened(block.path) as file:
         array: NDArray[Any] = file[block.main]
     if len(array) != len(block):
         raise UnreadableError(f"array {block.main} and the columns differ in length")

@@ -21,6 +21,7 @@ from wardround_shared.study import (
     ImagesData,
     IndexedData,
     Join,
+    SequencesData,
     SignalsData,
     TableData,
     WfdbData,
@@ -97,7 +98,8 @@ class Index:
 
 def columns_read(data: IndexedData) -> tuple[str, ...]:
     """Names of the columns that the study reads, each once."""
-    names = [data.label.column] if data.label else []
+    in_files = isinstance(data, SequencesData)  # the label is an array there
+    names = [data.label.column] if data.label and not in_files else []
     names += [data.survival.time, data.survival.event] if data.survival else []
     names += [*data.where, *(join.on for join in data.join)]
     names += [data.patient] if data.patient else []
@@ -109,6 +111,8 @@ def columns_read(data: IndexedData) -> tuple[str, ...]:
             names += [data.file] if data.file else []
         case WfdbData():
             names += [data.record, *(feature.column for feature in data.static)]
+        case SequencesData():
+            names += [data.record]
         case SignalsData():
             names += [feature.column for feature in data.static]
     return tuple(dict.fromkeys(names))

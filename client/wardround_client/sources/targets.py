@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from wardround_client.sources.cells import EMPTY, canonical, marks, number
 from wardround_client.sources.index import Index
 from wardround_shared.errors import CohortError, StudyError
-from wardround_shared.study import IndexedData, Label, Study, Survival
+from wardround_shared.study import IndexedData, Label, SequencesData, Study, Survival
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,9 @@ class Target:
 
     stratum: int
     values: NDArray[Any]
+
+
+_UNKNOWN = Target(stratum=0, values=np.zeros(0))
 
 
 def read_targets(index: Index, rows: Sequence[int], study: Study) -> list[Target | str]:
@@ -31,6 +34,8 @@ def read_targets(index: Index, rows: Sequence[int], study: Study) -> list[Target
     data = study.data
     assert isinstance(data, IndexedData)
     missing = marks(data.missing, EMPTY)
+    if isinstance(data, SequencesData):
+        return [_UNKNOWN] * len(rows)  # it is in the files, step by step
     if data.survival is not None:
         return [*_survival(index, rows, data.survival, missing)]
     assert data.label is not None  # `check_combinations`
@@ -126,7 +131,7 @@ def _containing(study: Study, label: Label) -> Callable[[str], set[int]]:
 
 def _equal(study: Study, label: Label) -> Callable[[str], set[int]]:
     """The class that a cell means as a whole."""
-    meaning = _meaning(study, label)
+    meaning = meanings(study, label)
 
     def meant(cell: str) -> set[int]:
         found = meaning.get(canonical(cell))
@@ -135,7 +140,7 @@ def _equal(study: Study, label: Label) -> Callable[[str], set[int]]:
     return meant
 
 
-def _meaning(study: Study, label: Label) -> dict[str, int]:
+def meanings(study: Study, label: Label) -> dict[str, int]:
     """Class of each label text; a class without texts of its own is named by its own name."""
     meaning: dict[str, int] = {}
     for place, name in enumerate(study.study.classes):

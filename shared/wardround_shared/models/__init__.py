@@ -1,32 +1,51 @@
 """Name -> model, one family a file. No BatchNorm: it mixes examples, which DP forbids.
 
-Every model is called as `model(main)` or `model(main, static)` and returns logits [B, K], B =
-examples in the batch, K = outputs. Parameters are visited in the order of `module.parameters()`.
+Every model is called as `model(main)` or `model(main, static)` and returns logits [B, K], or
+[B, T, K] where it answers for each step; B = examples in the batch, T = steps, K = outputs.
+Parameters are visited in the order of `module.parameters()`.
 """
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from wardround_shared.errors import StudyError
 from wardround_shared.models.cnn import build_cnn
 from wardround_shared.models.cnn1d import build_cnn1d
 from wardround_shared.models.mlp import build_mlp
 from wardround_shared.models.recurrent import build_recurrent
 from wardround_shared.study import Backbone, Cnn, Cnn1d, CnnLstm, Gru, Lstm, Mlp, Model
 
-__all__ = ["build_model", "flatten", "parameter_count", "unflatten_"]
+Answers = Literal["example", "step"]
+
+__all__ = ["Answers", "build_model", "flatten", "parameter_count", "unflatten_"]
 
 
-def build_model(model: Model, shapes: tuple[tuple[int, ...], ...], outputs: int) -> nn.Module:
+def build_model(
+    model: Model,
+    shapes: tuple[tuple[int, ...], ...],
+    outputs: int,
+    answers: Answers = "example",
+) -> nn.Module:
     """Build a study's model, initialised from torch's global random state.
 
     Args:
         model: the study's model section.
         shapes: of one example after preprocessing: main, and static if there is one.
         outputs: number of classes K.
+        answers: whether the model answers once for an example, or for each step of it.
 
     Raises:
-        StudyError: the model cannot take examples of these shapes.
+        StudyError: the model cannot take examples of these shapes, or cannot answer so.
     """
+    if answers == "step":
+        if not isinstance(model, Lstm | Gru) or model.front:
+            raise StudyError(
+                f"model.name: {model.name} answers once for an example, and this task asks for "
+                "each step; take lstm or gru, without a front end."
+            )
+        return build_recurrent(model, shapes, outputs, per_step=True)
     match model:
         case Mlp():
             return build_mlp(model, shapes, outputs)

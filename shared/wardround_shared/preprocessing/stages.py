@@ -22,6 +22,7 @@ from wardround_shared.study import (
     OneHot,
     Resample,
     Resize,
+    SequencesData,
     SignalsData,
     Standardise,
     Step,
@@ -85,6 +86,7 @@ def stages(study: Study) -> Stages:
         augment=next((s for s in steps if isinstance(s, Augment)), None),
     )
     _check_augmentation(result)
+    _check_steps(study.data, steps)
     _check_rates(study.data, result.signal)
     return result
 
@@ -93,7 +95,7 @@ def source_kind(data: Data) -> Kind:
     """What one example of this source is."""
     if isinstance(data, TableData):
         return "table"
-    return "signal" if isinstance(data, SignalsData | WfdbData) else "image"
+    return "signal" if isinstance(data, SignalsData | WfdbData | SequencesData) else "image"
 
 
 def named_features(data: Data) -> tuple[Feature, ...]:
@@ -170,6 +172,19 @@ def _check_augmentation(plan: Stages) -> None:
             "preprocessing.steps: augment can flip and rotate images only; signals take shift, "
             "scale and noise."
         )
+
+
+def _check_steps(data: Data, steps: Sequence[Step]) -> None:
+    """Each step of a sequence has a label of its own: none may come, go or move."""
+    if not isinstance(data, SequencesData):
+        return
+    for place, step in enumerate(steps):
+        if step.name in {"resample", "crop"} or (isinstance(step, Augment) and step.shift):
+            what = "shift" if isinstance(step, Augment) else step.name
+            raise StudyError(
+                f"preprocessing.steps.{place}: {what} would part the steps of a sequence from "
+                "their labels; leave it out."
+            )
 
 
 def _check_rates(data: Data, steps: Sequence[SignalStep]) -> None:

@@ -22,14 +22,22 @@ _MODALITIES = {
     "phantom": "image",
     "wfdb": "signal",
     "signals": "signal",
+    "sequences": "sequence",
 }
 
 _TARGETS: dict[Kind, str] = {
     "classification": "label",
     "multilabel-classification": "label",
     "survival": "survival",
+    "labelling": "label",
 }
 """Where `[data]` says what is to be told of an example."""
+
+_WITH_ONE_CLASS: dict[str, set[Kind]] = {
+    "training.class-weights": {"classification", "labelling"},
+    "simulation.partition": {"classification"},
+}
+"""What goes by class, and the tasks where an example, or a step, has just one."""
 
 
 def check_combinations(study: Study, origin: str) -> None:
@@ -68,16 +76,15 @@ def _check_target(study: Study, origin: str) -> None:
                 f"{origin}: data.{other}: it has no effect with task = "
                 f'"{study.study.task}"; leave it out.'
             )
-    if kind != "classification":
-        for key, value in (
-            ("training.class-weights", study.training.class_weights == "balanced"),
-            ("simulation.partition", study.simulation.partition == "dirichlet"),
-        ):
-            if value:
-                raise StudyError(
-                    f"{origin}: {key}: it goes by the class of an example, and examples of "
-                    f'"{study.study.task}" have no single class; leave it out.'
-                )
+    for key, without in (
+        ("training.class-weights", study.training.class_weights == "none"),
+        ("simulation.partition", study.simulation.partition == "iid"),
+    ):
+        if not without and kind not in _WITH_ONE_CLASS[key]:
+            raise StudyError(
+                f"{origin}: {key}: it goes by the class of an example, and those of "
+                f'"{study.study.task}" have no single class; leave it out.'
+            )
     if data.label is not None:
         _check_label(study, data.label, origin)
 
@@ -95,6 +102,11 @@ def _check_label(study: Study, label: Label, origin: str) -> None:
                 f"{origin}: data.label.{key}: {unknown[0]!r} is none of the study's classes "
                 f"({', '.join(study.study.classes)})."
             )
+    if study.study.kind == "labelling" and label.containing:
+        raise StudyError(
+            f"{origin}: data.label.containing: a step has one class, and no text with several in "
+            "it; take values."
+        )
     if study.study.kind != "multilabel-classification":
         return
     if label.otherwise is not None:

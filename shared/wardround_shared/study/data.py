@@ -246,6 +246,26 @@ class SignalsData(IndexedData):
     patient_median: bool = False
 
 
+class SequencesData(IndexedData):
+    """`source = "sequences"`: npz files named in column `record`, each with many steps in a row.
+
+    A file is cut into examples of `length` steps, one after the other; the last one is filled up
+    with its last step, whose repetitions are neither trained on nor counted. `label.column` is the
+    name of the array [steps] that holds each step's class; a cell in `missing` is a step without
+    one.
+
+    Attributes:
+        record: column that names the file, without the ending `.npz`.
+        steps: name of the array [steps, channels].
+    """
+
+    source: Literal["sequences"]
+    record: str
+    folder: str = "."
+    steps: str = "X"
+    length: int = Field(ge=2, le=4096)
+
+
 class PhantomData(_Cohort):
     """`source = "phantom"`: seeded chest phantoms, written as real DICOM files on the spot.
 
@@ -268,6 +288,6 @@ class PhantomData(_Cohort):
 
 
 Data = Annotated[
-    TableData | ImagesData | DicomData | WfdbData | SignalsData | PhantomData,
+    TableData | ImagesData | DicomData | WfdbData | SignalsData | SequencesData | PhantomData,
     Field(discriminator="source"),
 ]

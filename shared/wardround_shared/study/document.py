@@ -22,15 +22,17 @@ Task = Literal[
     "image-multilabel-classification",
     "signal-multilabel-classification",
     "tabular-survival",
+    "sequence-labelling",
 ]
-Kind = Literal["classification", "multilabel-classification", "survival"]
+Kind = Literal["classification", "multilabel-classification", "survival", "labelling"]
 
 
 class Identity(Section):
     """`[study]`: name, task and the classes in the order of the model's outputs.
 
     With two classes the second one is the positive class of sensitivity, specificity and AUROC.
-    A multilabel classification has any number of findings as its classes, survival has none.
+    A multilabel classification has any number of findings as its classes, survival has none, and
+    labelling gives every step of a sequence one class.
     """
 
     name: Name
@@ -51,7 +53,7 @@ class Identity(Section):
 
     @model_validator(mode="after")
     def _classes_fit(self) -> "Identity":
-        least = {"classification": 2, "survival": 0}.get(self.kind, 1)
+        least = {"classification": 2, "labelling": 2, "survival": 0}.get(self.kind, 1)
         if len(self.classes) < least:
             raise ValueError(f"task = {self.task!r} needs at least {least} classes")
         if self.kind == "survival" and self.classes:

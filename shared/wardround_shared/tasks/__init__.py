@@ -4,13 +4,22 @@ One task a file. `task_of` is the public face; everything that differs between t
 in counting and in what a summary says goes through the `Task` that it returns.
 """
 
-from wardround_shared.study import Study
+from wardround_shared.study import SequencesData, Study
 from wardround_shared.tasks.classification import Classification
+from wardround_shared.tasks.labelling import NO_CLASS, Labelling
 from wardround_shared.tasks.multilabel import MultiLabel
 from wardround_shared.tasks.survival import ProportionalHazards
 from wardround_shared.tasks.task import Task
 
-__all__ = ["Classification", "MultiLabel", "ProportionalHazards", "Task", "task_of"]
+__all__ = [
+    "NO_CLASS",
+    "Classification",
+    "Labelling",
+    "MultiLabel",
+    "ProportionalHazards",
+    "Task",
+    "task_of",
+]
 
 
 def task_of(study: Study) -> Task:
@@ -21,6 +30,9 @@ def task_of(study: Study) -> Task:
             return Classification(study.study.classes)
         case "multilabel-classification":
             return MultiLabel(study.study.classes)
+        case "labelling":
+            assert isinstance(data, SequencesData)  # `check_combinations`
+            return Labelling(study.study.classes, data.length)
         case "survival":
             assert data.survival is not None  # `check_combinations`
             return ProportionalHazards(data.survival.horizon, data.survival.intervals)

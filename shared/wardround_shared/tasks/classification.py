@@ -1,7 +1,7 @@
 """One class of several for each example. B = examples in a batch, N = examples, K = classes."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,11 @@ class Classification:
     def outputs(self) -> int:
         """K."""
         return len(self.classes)
+
+    @property
+    def answers(self) -> Literal["example"]:
+        """One answer for an example."""
+        return "example"
 
     @property
     def counts_length(self) -> int:

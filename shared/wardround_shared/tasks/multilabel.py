@@ -1,7 +1,7 @@
 """Several findings at once, or none. B = batch, N = examples, K = findings, S = bins."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,6 +37,11 @@ class MultiLabel:
     def outputs(self) -> int:
         """K."""
         return len(self.classes)
+
+    @property
+    def answers(self) -> Literal["example"]:
+        """One answer for an example."""
+        return "example"
 
     @property
     def counts_length(self) -> int:

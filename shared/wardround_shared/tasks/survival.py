@@ -8,7 +8,7 @@ full likelihood is a sum over patients, who each contribute on their own.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -62,6 +62,11 @@ class ProportionalHazards:
     def outputs(self) -> int:
         """The risk; the baseline is the head's."""
         return 1
+
+    @property
+    def answers(self) -> Literal["example"]:
+        """One answer for an example."""
+        return "example"
 
     @property
     def counts_length(self) -> int:

@@ -3,7 +3,7 @@
 Shape letters: B = examples in a batch, N = examples, L = length of the counts, K = classes.
 """
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,8 @@ class Task(Protocol):
     number of what is counted and the summed loss; all the rest are whole numbers.
 
     Attributes:
-        outputs: numbers that the model puts out for one example (or one place in it).
+        outputs: numbers that the model puts out in one answer.
+        answers: whether the model answers once for an example, or for each step of it.
         counts_length: L.
         largest_count: most that one example can add to a whole number of the counts.
         largest_loss: most that one example can add to the summed loss, either way.
@@ -28,6 +29,9 @@ class Task(Protocol):
 
     @property
     def outputs(self) -> int: ...  # noqa: D102 - above
+
+    @property
+    def answers(self) -> Literal["example", "step"]: ...  # noqa: D102
 
     @property
     def counts_length(self) -> int: ...  # noqa: D102
