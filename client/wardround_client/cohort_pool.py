@@ -109,9 +109,10 @@ class _Writer:
         """Decode and write one record; one that cannot be decoded is set aside."""
         try:
             parts = recipe.decode(record.main, record.static, sampling_rate=record.sampling_rate)
+            target = recipe.decode_target(record.target)
         except UnreadableError as error:
             return SetAside(key=record.key, site=record.site, reason=str(error).rstrip("."))
-        self._append(record.key, parts, record.target)
+        self._append(record.key, parts, target)
         return _Kept(
             key=record.key, patient=record.patient, site=record.site, stratum=record.stratum
         )

@@ -24,8 +24,9 @@ from wardround_shared.privacy.noise import NoiseSource
 from wardround_shared.study import Privacy, Training
 from wardround_shared.tasks import Task
 
-Augmentation = Callable[[tuple[Tensor, ...], torch.Generator], tuple[Tensor, ...]]
-Step = Callable[[tuple[Tensor, ...], Tensor, Tensor | None], None]
+Parts = tuple[Tensor, ...]
+Augmentation = Callable[[Parts, Tensor, torch.Generator], tuple[Parts, Tensor]]
+Step = Callable[[Parts, Tensor, Tensor | None], None]
 """Takes parts and targets of a batch, each [B, ...], and patients [B] where they are the unit."""
 
 EVALUATION_BATCH = 128
@@ -111,7 +112,7 @@ def train(
         for done, drawn in enumerate(_draws(len(index), patients, settings, shuffle), start=1):
             parts, targets = examples.take(index[drawn].to(device))
             if settings.augmentation is not None and len(drawn):
-                parts = settings.augmentation(parts, change)
+                parts, targets = settings.augmentation(parts, targets, change)
             step(parts, targets, None if patients is None else patients[drawn])
             if pull:
                 _pull_back(module, centre, pull)

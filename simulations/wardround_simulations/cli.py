@@ -413,7 +413,7 @@ def main() -> None:
 def _metrics_line(name: str, measured: dict[str, Any]) -> str:
     if not measured.get("n"):
         return f"{name}: no validation examples"
-    shown = [key for key in METRICS if key not in {"events", "loss"}]
+    shown = [key for key in METRICS if key not in {"events", "lesions", "loss"}]
     figures = [f"{key} {measured[key]:.3f}" for key in shown if measured.get(key) is not None]
     return f"{name}: {', '.join(figures)} (n = {measured['n']:.0f})"
 

@@ -5,12 +5,15 @@ from collections.abc import Mapping
 METRICS = {
     "auroc": "AUROC",
     "c_index": "C-index",
+    "dice": "Dice",
+    "froc": "FROC",
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
     "f1_macro": "F1 (macro)",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
     "events": "Events",
+    "lesions": "Lesions",
     "loss": "Loss",
 }
 
@@ -19,24 +22,32 @@ MEANINGS = {
     "0.5 is guessing, 1 is perfect.",
     "c_index": "chance that, of two patients, the one with the earlier event gets the higher risk; "
     "0.5 is guessing, 1 is perfect.",
+    "dice": "twice the pixels that are rightly marked over all that are or should be, in images "
+    "that have the structure; 1 is perfect.",
+    "froc": "mean share of the lesions that are found at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false marks "
+    "an image; 1 is perfect.",
     "accuracy": "share of examples that are classified correctly.",
     "balanced_accuracy": "mean over the classes of the share classified correctly.",
     "f1_macro": "mean over the classes of the harmonic mean of precision and sensitivity.",
     "sensitivity": "share of the examples truly of {positive} that are found.",
     "specificity": "share of the examples truly not of {positive} that are left out.",
     "events": "patients whose event was seen until the horizon.",
+    "lesions": "in the images that were measured on.",
     "loss": "mean negative log-likelihood of what is true; lower is better.",
 }
 
 # Of one finding among several, as in "auroc MI".
-_OF_ONE = "auroc "
+_OF_ONE = {"auroc ": "AUROC ", "dice ": "Dice "}
 
 
 def named(metrics: Mapping[str, object]) -> dict[str, str]:
     """Key -> name of all metrics that are there (n apart), in the order in which to show them."""
     shown = {key: name for key, name in METRICS.items() if key in metrics}
     single = {
-        key: f"AUROC {key.removeprefix(_OF_ONE)}" for key in metrics if key.startswith(_OF_ONE)
+        key: name + key.removeprefix(start)
+        for key in metrics
+        for start, name in _OF_ONE.items()
+        if key.startswith(start)
     }
     return shown | single
 

@@ -98,7 +98,14 @@ class Bars(Observer):
         self._progress.update(self._rounds, completed=line.round, note=note.partition(": ")[2])
 
 
-_FIGURES = {"loss": "loss", "auroc": "AUROC", "c_index": "C-index", "accuracy": "accuracy"}
+_FIGURES = {
+    "loss": "loss",
+    "auroc": "AUROC",
+    "c_index": "C-index",
+    "dice": "Dice",
+    "froc": "FROC",
+    "accuracy": "accuracy",
+}
 """Key -> name of what stands in the line of a round."""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -65,8 +66,24 @@ def test_a_seed_gives_these_bytes_on_every_machine(written: Path) -> None:
     for name, content in bytes_of(written).items():
         digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
     # If drawing or writing changes on purpose, raise EDITION and renew this digest.
-    assert phantom.EDITION == 1
-    assert digest.hexdigest() == "2f504d9cb228ecf8ced2afbc25a628214a101875f1b62b8e91dd6627dceb1775"
+    assert phantom.EDITION == 2
+    assert digest.hexdigest() == "053969356a121bea8d7aae406321508fefe0cea516a3f4ccb782f7c1ebb63d41"
+
+
+def test_a_mask_is_where_the_lesion_is(written: Path) -> None:
+    for row in rows_of(written):
+        mask = np.asarray(Image.open(written / row["mask"]))
+        image = pydicom.dcmread(written / row["file"])
+        assert mask.shape == (image.Rows, image.Columns)
+        if row["finding"] == "absent":
+            assert not mask.any()
+            continue
+        place = float(row["lesion_row"]), float(row["lesion_column"])
+        rows, columns = np.nonzero(mask)
+        distance = np.hypot(rows - place[0], columns - place[1])
+        # A cluster's parts lie around its centre, each smaller than the whole.
+        assert 0 < distance.max() <= 1.9 * float(row["lesion_radius"])
+        assert set(np.unique(mask)) == {0, 1}
 
 
 def test_more_patients_change_no_earlier_file(written: Path, tmp_path: Path) -> None:
@@ -177,7 +194,7 @@ def test_the_dicom_source_sees_the_same_anatomy_from_every_scanner(written: Path
         images = [record.main for record in records if record.site == site]
         means[str(site)] = np.mean([(i - i.mean()) / i.std() for i in images], axis=0).ravel()
     assert sorted(means) == [f"site-{i}" for i in range(1, 7)]
-    assert sorted(record.label for record in records) == [0] * 12 + [1] * 12
+    assert sorted(record.stratum for record in records) == [0] * 12 + [1] * 12
     # An image that was not turned right by photometric interpretation would correlate negatively.
     assert np.corrcoef(list(means.values())).min() > 0.8
 

@@ -13,6 +13,7 @@ DATA = Path(os.environ.get("WARDROUND_TEST_DATA", Path(__file__).parents[3] / "s
 FOLDERS = {
     "arrhythmia": "ecg-mitbih",
     "chest-xray": "cxr-2sites",
+    "ct-body": "ct-tcga-dicom",
     "ct-contrast": "ct-tcga-dicom",
     "diabetes": "tabular-small",
     "eeg-sleep-features": "eeg-sleep-features",
@@ -21,6 +22,8 @@ FOLDERS = {
     "heart-disease": "heart-disease-uci",
     "icu-mortality": "icu-eicu-demo",
     "phantom": "",
+    "phantom-localisation": "",
+    "phantom-segmentation": "",
     "pneumonia": "pneumoniamnist",
     "survival-tcga-brca": "survival-tcga-brca",
 }

@@ -61,6 +61,8 @@ def _written_phantoms(data: PhantomData) -> DicomData:
         table=("labels.csv",),
         file="file",
         label=data.label,
+        mask=data.mask,
+        points=data.points,
         patient="patient",
         site=SiteKey(column="site"),
         **{"validation-fraction": data.validation_fraction},

@@ -101,6 +101,8 @@ def columns_read(data: IndexedData) -> tuple[str, ...]:
     in_files = isinstance(data, SequencesData)  # the label is an array there
     names = [data.label.column] if data.label and not in_files else []
     names += [data.survival.time, data.survival.event] if data.survival else []
+    names += [data.mask.column] if data.mask and data.mask.column else []
+    names += [data.points.row, data.points.column, data.points.radius] if data.points else []
     names += [*data.where, *(join.on for join in data.join)]
     names += [data.patient] if data.patient else []
     names += [data.site.column] if data.site and data.site.column else []

@@ -18,6 +18,7 @@ from wardround_client.sources.files import (
     walk,
 )
 from wardround_client.sources.index import join_files, table_index
+from wardround_client.sources.pictures import PictureTargets
 from wardround_client.sources.records import RawRecord, SetAside
 from wardround_shared.errors import UnreadableError
 from wardround_shared.study import DicomData, ImagesData, Study
@@ -71,12 +72,16 @@ class LabelledFiles:
         selection = select(index, self._study)
         self._notes = (*selection.notes, *self._unlisted(cells))
         yield from selection.set_aside
+        pictures = PictureTargets(self._study, self._data, self._root, index)
         for example in selection.examples:
-            yield self._record(example, cells[example.row])
+            yield self._record(example, cells[example.row], pictures)
 
-    def _record(self, example: Example, cell: str) -> RawRecord | SetAside:
+    def _record(
+        self, example: Example, cell: str, pictures: PictureTargets
+    ) -> RawRecord | SetAside:
         try:
             main = self._read(inside(self._root, cell))
+            example = pictures.completed(example, main)
         except UnreadableError as error:
             return example.set_aside(str(error))
         except OSError as error:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from wardround_client.sources.cells import EMPTY, canonical, marks, number
 from wardround_client.sources.index import Index
 from wardround_shared.errors import CohortError, StudyError
-from wardround_shared.study import IndexedData, Label, SequencesData, Study, Survival
+from wardround_shared.study import IndexedData, Label, Points, SequencesData, Study, Survival
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,8 @@ class Target:
     values: NDArray[Any]
 
 
-_UNKNOWN = Target(stratum=0, values=np.zeros(0))
+UNKNOWN = Target(stratum=0, values=np.zeros(0))
+"""Of an example whose target stands in its files, before they are opened."""
 
 
 def read_targets(index: Index, rows: Sequence[int], study: Study) -> list[Target | str]:
@@ -34,8 +35,10 @@ def read_targets(index: Index, rows: Sequence[int], study: Study) -> list[Target
     data = study.data
     assert isinstance(data, IndexedData)
     missing = marks(data.missing, EMPTY)
-    if isinstance(data, SequencesData):
-        return [_UNKNOWN] * len(rows)  # it is in the files, step by step
+    if isinstance(data, SequencesData) or data.mask is not None:
+        return [UNKNOWN] * len(rows)  # it is in the files
+    if data.points is not None:
+        return [*_lesions(index, rows, data.points, missing)]
     if data.survival is not None:
         return [*_survival(index, rows, data.survival, missing)]
     assert data.label is not None  # `check_combinations`
@@ -68,6 +71,30 @@ def _survival(
         else:
             seen = int(canonical(events[row]) in occurred)
             yield Target(stratum=seen, values=np.array([time, seen], dtype=np.float32))
+
+
+# --- lesions ---------------------------------------------------------------------------------
+
+
+def _lesions(
+    index: Index, rows: Sequence[int], points: Points, missing: frozenset[str]
+) -> Iterator[Target | str]:
+    """Float32 [M, 3]: row, column and radius in pixels, NaN where there are fewer lesions."""
+    columns = [index.column(name) for name in (points.row, points.column, points.radius)]
+    for row in rows:
+        cells = [column[row] for column in columns]
+        values = np.full((points.most, 3), np.nan, dtype=np.float32)
+        if all(canonical(cell) in missing for cell in cells):
+            yield Target(stratum=0, values=values)
+            continue
+        numbers = [[number(text.strip()) for text in cell.split(";")] for cell in cells]
+        if len({len(each) for each in numbers}) > 1 or any(None in each for each in numbers):
+            yield "a lesion without a place or a size"
+        elif len(numbers[0]) > points.most:
+            yield "more lesions than data.points.most"
+        else:
+            values[: len(numbers[0])] = np.array(numbers, dtype=np.float64).T
+            yield Target(stratum=1, values=values)
 
 
 # --- findings --------------------------------------------------------------------------------

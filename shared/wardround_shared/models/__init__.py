@@ -1,7 +1,8 @@
 """Name -> model, one family a file. No BatchNorm: it mixes examples, which DP forbids.
 
 Every model is called as `model(main)` or `model(main, static)` and returns logits [B, K], or
-[B, T, K] where it answers for each step; B = examples in the batch, T = steps, K = outputs.
+[B, T, K] where it answers for each step, or [B, K, H, W] for each pixel; B = examples in the
+batch, T = steps, H, W = pixels, K = outputs.
 Parameters are visited in the order of `module.parameters()`.
 """
 
@@ -15,14 +16,14 @@ from wardround_shared.models.cnn import build_cnn
 from wardround_shared.models.cnn1d import build_cnn1d
 from wardround_shared.models.mlp import build_mlp
 from wardround_shared.models.recurrent import build_recurrent
-from wardround_shared.study import Backbone, Cnn, Cnn1d, CnnLstm, Gru, Lstm, Mlp, Model
+from wardround_shared.study import Backbone, Cnn, Cnn1d, CnnLstm, Gru, Lstm, Mlp, Model, UNet
 
-Answers = Literal["example", "step"]
+Answers = Literal["example", "step", "pixel"]
 
 __all__ = ["Answers", "build_model", "flatten", "parameter_count", "unflatten_"]
 
 
-def build_model(
+def build_model(  # noqa: PLR0911 - one for each family
     model: Model,
     shapes: tuple[tuple[int, ...], ...],
     outputs: int,
@@ -34,7 +35,7 @@ def build_model(
         model: the study's model section.
         shapes: of one example after preprocessing: main, and static if there is one.
         outputs: number of classes K.
-        answers: whether the model answers once for an example, or for each step of it.
+        answers: whether the model answers once for an example, or for each step or pixel of it.
 
     Raises:
         StudyError: the model cannot take examples of these shapes, or cannot answer so.
@@ -46,6 +47,11 @@ def build_model(
                 "each step; take lstm or gru, without a front end."
             )
         return build_recurrent(model, shapes, outputs, per_step=True)
+    if isinstance(model, UNet) != (answers == "pixel"):
+        raise StudyError(
+            f"model.name: {model.name} does not answer for each {answers}, as this task asks; take "
+            + ("unet." if answers == "pixel" else "another model.")
+        )
     match model:
         case Mlp():
             return build_mlp(model, shapes, outputs)
@@ -55,6 +61,10 @@ def build_model(
             return build_cnn1d(model, shapes, outputs)
         case Lstm() | Gru() | CnnLstm():
             return build_recurrent(model, shapes, outputs)
+        case UNet():
+            from wardround_shared.models.unet import build_unet  # noqa: PLC0415 - slow import
+
+            return build_unet(model, shapes, outputs)
         case Backbone():
             # MONAI takes seconds to import.
             from wardround_shared.models.backbone import build_backbone  # noqa: PLC0415

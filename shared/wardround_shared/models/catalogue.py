@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from pydantic import TypeAdapter
 
-from wardround_shared.models import build_model, parameter_count
-from wardround_shared.study import MODEL_NAMES, Model
+from wardround_shared.models import Answers, build_model, parameter_count
+from wardround_shared.study import MODEL_NAMES, Model, UNet
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -23,6 +23,7 @@ _TAKES = {
     "resnet18": "image",
     "resnet50": "image",
     "densenet121": "image",
+    "unet": "image",
     "cnn1d": "signal",
     "lstm": "signal",
     "gru": "signal",
@@ -58,7 +59,8 @@ def catalogue() -> list[Listed]:
         model: Model = TypeAdapter(Model).validate_python({"name": name})
         shapes = _EXAMPLES[_TAKES[name]]
         with torch.random.fork_rng(devices=[]):
-            parameters = parameter_count(build_model(model, shapes, 2))
+            answers: Answers = "pixel" if isinstance(model, UNet) else "example"
+            parameters = parameter_count(build_model(model, shapes, 2, answers))
         settings = model.model_dump(mode="json", by_alias=True)
         del settings["name"]
         listed.append(

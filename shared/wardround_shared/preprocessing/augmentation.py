@@ -19,40 +19,56 @@ class Augmentation:
     outside repeats the border pixel, because zero means black in one recipe and the mean in
     another. Signals are shifted in time, their ends repeated, and scaled in amplitude. Numbers
     are drawn on the generator's device, so that a CPU generator gives a GPU the same batch.
-    Static features stay as they are, and no example ever mixes with another one.
+    Static features stay as they are, and no example ever mixes with another one. A mask moves with
+    its image; a pixel of it takes the class of the nearest one.
     """
 
-    def __init__(self, step: Augment, *, images: bool) -> None:
+    def __init__(self, step: Augment, *, images: bool, masks: bool = False) -> None:
         self._step = step
         self._images = images
+        self._masks = masks
 
     def __call__(
-        self, inputs: tuple[Tensor, ...], generator: torch.Generator
-    ) -> tuple[Tensor, ...]:
-        """Augment `(main, ...)`: main is [B, C, H, W] or [B, C, T]; B may be 0."""
+        self, inputs: tuple[Tensor, ...], targets: Tensor, generator: torch.Generator
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Augment `(main, ...)`: main is [B, C, H, W] or [B, C, T]; B may be 0.
+
+        Targets are [B, H, W] where they are masks, and otherwise stay as they are.
+        """
         main, *static = inputs
         if len(main):
-            main = (
-                self._move_image(main, generator)
-                if self._images
-                else self._move_signal(main, generator)
-            )
+            if self._images:
+                main, targets = self._move_image(main, targets, generator)
+            else:
+                main = self._move_signal(main, generator)
             if self._step.noise:
                 noise = torch.randn(main.shape, generator=generator, device=generator.device)
                 main = main + self._step.noise * noise.to(main.device)
-        return (main, *static)
+        return (main, *static), targets
 
-    def _move_image(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def _move_image(
+        self, images: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         step = self._step
         draws = _draws(len(images), 5, generator).to(images.device)
         mirrored = (draws[:, 0] < 0) & step.flip
         if not (step.rotate or step.scale or step.shift):
-            return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+            moved = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+            if self._masks:
+                targets = torch.where(mirrored[:, None, None], targets.flip(-1), targets)
+            return moved, targets
         theta = self._affine(draws, mirrored, images.shape[-2] / images.shape[-1])
         grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
-        return functional.grid_sample(
+        moved = functional.grid_sample(
             images, grid, mode="bilinear", padding_mode="border", align_corners=False
         )
+        if self._masks:
+            masks = targets.unsqueeze(1).to(images.dtype)
+            masks = functional.grid_sample(
+                masks, grid, mode="nearest", padding_mode="border", align_corners=False
+            )
+            targets = masks.squeeze(1).to(targets.dtype)
+        return moved, targets
 
     def _affine(self, draws: Tensor, mirrored: Tensor, aspect: float) -> Tensor:
         """Maps [B, 2, 3] from new to old places, each axis of the image running from -1 to 1."""

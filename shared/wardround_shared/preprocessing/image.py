@@ -81,6 +81,14 @@ def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return resized
 
 
+def resize_classes(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize [H, W] to [h, w]: each new pixel is of the class that most of its area had."""
+    classes = np.arange(int(mask.max(initial=0)) + 1)
+    shares = resize((mask == classes[:, None, None]).astype(np.float32), size)
+    largest: NDArray[np.uint8] = shares.argmax(axis=0).astype(np.uint8)
+    return largest
+
+
 @lru_cache(maxsize=32)
 def _overlaps(old: int, new: int) -> Pixels:
     """Share of each old pixel in each new one along an axis, [new, old]; rows sum to 1."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from wardround_shared.errors import CohortError, UnreadableError
 from wardround_shared.preprocessing.augmentation import Augmentation
 from wardround_shared.preprocessing.fitting import Array, FittedStep, Shape, Standardisation
-from wardround_shared.preprocessing.image import decode_image
+from wardround_shared.preprocessing.image import decode_image, resize_classes
 from wardround_shared.preprocessing.signal import decode_signal
 from wardround_shared.preprocessing.stages import Stages, stages
 from wardround_shared.preprocessing.table import (
@@ -27,10 +27,11 @@ from wardround_shared.preprocessing.table import (
     columns_of,
     numeric_positions,
 )
-from wardround_shared.study import Impute, OneHot, SignalsData, Standardise, Study
+from wardround_shared.study import Impute, OneHot, Resize, SignalsData, Standardise, Study
 
 Fitted = tuple[Mapping[str, Array], ...]
-Augment = Callable[[tuple[torch.Tensor, ...], torch.Generator], tuple[torch.Tensor, ...]]
+Parts = tuple[torch.Tensor, ...]
+Augment = Callable[[Parts, torch.Tensor, torch.Generator], tuple[Parts, torch.Tensor]]
 
 # Raise it with any change of code that changes what `decode` returns: caches are kept by it.
 _DECODE_VERSION = 1
@@ -57,6 +58,7 @@ class Recipe:
 
     def __init__(self, study: Study) -> None:
         self._stages = stages(study)
+        self._masks = study.study.kind == "segmentation"
         self._sampling_rate = (
             study.data.sampling_rate if isinstance(study.data, SignalsData) else None
         )
@@ -73,6 +75,7 @@ class Recipe:
             "kind": plan.kind,
             "sampling_rate": self._sampling_rate,
             "steps": [step.model_dump(mode="json") for step in (*plan.image, *plan.signal)],
+            "masks": self._masks,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -109,6 +112,19 @@ class Recipe:
         if static is None:
             raise UnreadableError("the static columns of the record are not there.")
         return (signal, _cells(static, len(plan.features)))
+
+    def decode_target(self, target: NDArray[Any]) -> NDArray[Any]:
+        """Take what is to be told of a record through the steps that move its pixels.
+
+        Args:
+            target: [H, W] of a mask, whose pixels are numbers of classes; anything else stays.
+        """
+        if not self._masks:
+            return target
+        for step in self._stages.image:
+            if isinstance(step, Resize):
+                target = resize_classes(target, step.size)
+        return target
 
     # --- all records of a site ---------------------------------------------------------------
 
@@ -189,9 +205,11 @@ class Recipe:
     # --- one batch ---------------------------------------------------------------------------
 
     def augmentation(self) -> Augment | None:
-        """Random change of batches `(main, ...)` in training, or None without an augment step."""
+        """Random change of batches `(main, ...)` and targets, or None without an augment step."""
         step = self._stages.augment
-        return Augmentation(step, images=self._stages.kind == "image") if step else None
+        if step is None:
+            return None
+        return Augmentation(step, images=self._stages.kind == "image", masks=self._masks)
 
     # -----------------------------------------------------------------------------------------
 

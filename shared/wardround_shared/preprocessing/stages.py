@@ -87,6 +87,7 @@ def stages(study: Study) -> Stages:
     )
     _check_augmentation(result)
     _check_steps(study.data, steps)
+    _check_pictures(study, result)
     _check_rates(study.data, result.signal)
     return result
 
@@ -185,6 +186,23 @@ def _check_steps(data: Data, steps: Sequence[Step]) -> None:
                 f"preprocessing.steps.{place}: {what} would part the steps of a sequence from "
                 "their labels; leave it out."
             )
+
+
+def _check_pictures(study: Study, plan: Stages) -> None:
+    """An answer for each pixel needs the pixels, and points do not move with an image."""
+    kind, step = study.study.kind, plan.augment
+    if kind not in {"segmentation", "localisation"}:
+        return
+    if plan.histogram:
+        raise StudyError(
+            f"preprocessing.steps: after histogram there are no pixels for {study.study.task}; "
+            "leave it out."
+        )
+    if kind == "localisation" and step and (step.flip or step.rotate or step.shift or step.scale):
+        raise StudyError(
+            "preprocessing.steps: augment would move the image and not the points of its lesions; "
+            "for image-localisation it takes noise only."
+        )
 
 
 def _check_rates(data: Data, steps: Sequence[SignalStep]) -> None:

@@ -44,6 +44,7 @@ from wardround_shared.study.models import (
     Lstm,
     Mlp,
     Model,
+    UNet,
 )
 from wardround_shared.study.preprocessing import (
     Augment,
@@ -65,7 +66,7 @@ from wardround_shared.study.reading import (
     load_study,
     parse_study,
 )
-from wardround_shared.study.targets import Survival
+from wardround_shared.study.targets import Mask, Points, Survival
 from wardround_shared.study.writing import study_text
 
 __all__ = [
@@ -92,11 +93,13 @@ __all__ = [
     "Kind",
     "Label",
     "Lstm",
+    "Mask",
     "Mlp",
     "Model",
     "Normalise",
     "OneHot",
     "PhantomData",
+    "Points",
     "Preprocessing",
     "Privacy",
     "Resample",
@@ -113,6 +116,7 @@ __all__ = [
     "TableData",
     "Task",
     "Training",
+    "UNet",
     "WfdbData",
     "Window",
     "check_study",

@@ -30,6 +30,8 @@ _TARGETS: dict[Kind, str] = {
     "multilabel-classification": "label",
     "survival": "survival",
     "labelling": "label",
+    "segmentation": "mask",
+    "localisation": "points",
 }
 """Where `[data]` says what is to be told of an example."""
 
@@ -71,7 +73,7 @@ def _check_target(study: Study, origin: str) -> None:
             f'{origin}: data.{wanted}: it is missing; task = "{study.study.task}" needs it.'
         )
     for other in {*_TARGETS.values()} - {wanted}:
-        if getattr(data, other) is not None:
+        if other in data.model_fields_set:  # a phantom's label is there by itself
             raise StudyError(
                 f"{origin}: data.{other}: it has no effect with task = "
                 f'"{study.study.task}"; leave it out.'
@@ -85,7 +87,12 @@ def _check_target(study: Study, origin: str) -> None:
                 f"{origin}: {key}: it goes by the class of an example, and those of "
                 f'"{study.study.task}" have no single class; leave it out.'
             )
-    if data.label is not None:
+    if isinstance(data, ImagesData) and data.arrays and wanted in {"mask", "points"}:
+        raise StudyError(
+            f"{origin}: data.{wanted}: it goes with files and not with arrays; name the images in "
+            "a table (file)."
+        )
+    if wanted == "label" and data.label is not None:
         _check_label(study, data.label, origin)
 
 

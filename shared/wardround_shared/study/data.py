@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from wardround_shared.study.section import Section
-from wardround_shared.study.targets import Survival
+from wardround_shared.study.targets import Mask, Points, Survival
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -114,6 +114,8 @@ class _Cohort(Section):
     Attributes:
         label: the class of an example, or the findings of a multilabel classification.
         survival: time to an event, instead of a label.
+        mask: a class for every pixel, instead of a label.
+        points: where lesions are, instead of a label.
         validation_fraction: share of patients set aside for validation.
         unreadable_share: more than this share of unreadable examples stops the run.
         max_per_patient: keep at most this many examples of one patient (none: all).
@@ -121,6 +123,8 @@ class _Cohort(Section):
 
     label: Label | None = None
     survival: Survival | None = None
+    mask: Mask | None = None
+    points: Points | None = None
     validation_fraction: Fraction = 0.2
     unreadable_share: float = Field(default=0.05, ge=0.0, le=1.0)
     max_per_patient: int | None = Field(default=None, ge=1)

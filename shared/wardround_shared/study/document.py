@@ -23,8 +23,17 @@ Task = Literal[
     "signal-multilabel-classification",
     "tabular-survival",
     "sequence-labelling",
+    "image-segmentation",
+    "image-localisation",
 ]
-Kind = Literal["classification", "multilabel-classification", "survival", "labelling"]
+Kind = Literal[
+    "classification",
+    "multilabel-classification",
+    "survival",
+    "labelling",
+    "segmentation",
+    "localisation",
+]
 
 
 class Identity(Section):
@@ -32,7 +41,8 @@ class Identity(Section):
 
     With two classes the second one is the positive class of sensitivity, specificity and AUROC.
     A multilabel classification has any number of findings as its classes, survival has none, and
-    labelling gives every step of a sequence one class.
+    labelling gives every step of a sequence one class. In segmentation the first class is what is
+    around the others; localisation has one class, the lesion.
     """
 
     name: Name
@@ -53,9 +63,12 @@ class Identity(Section):
 
     @model_validator(mode="after")
     def _classes_fit(self) -> "Identity":
-        least = {"classification": 2, "labelling": 2, "survival": 0}.get(self.kind, 1)
+        two = {"classification", "labelling", "segmentation"}
+        least = 2 if self.kind in two else 0 if self.kind == "survival" else 1
         if len(self.classes) < least:
             raise ValueError(f"task = {self.task!r} needs at least {least} classes")
+        if self.kind == "localisation" and len(self.classes) > 1:
+            raise ValueError(f"task = {self.task!r} has one class, what is looked for")
         if self.kind == "survival" and self.classes:
             raise ValueError(f"task = {self.task!r} has no classes; leave them out")
         if len(set(self.classes)) != len(self.classes):

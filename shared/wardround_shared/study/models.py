@@ -36,6 +36,14 @@ class Backbone(Section):
     dropout: Dropout = 0.0
 
 
+class UNet(Section):
+    """U-shaped network that answers for each pixel, with group norm. `width`: first channels."""
+
+    name: Literal["unet"]
+    width: int = Field(default=16, ge=4, multiple_of=4)
+    dropout: Dropout = 0.0
+
+
 class Cnn1d(Section):
     """Strided convolutions over time, whose channels double, and a dense layer.
 
@@ -89,7 +97,9 @@ class CnnLstm(Section):
     dropout: Dropout = 0.0
 
 
-Model = Annotated[Mlp | Cnn | Backbone | Cnn1d | Lstm | Gru | CnnLstm, Field(discriminator="name")]
+Model = Annotated[
+    Mlp | Cnn | Backbone | UNet | Cnn1d | Lstm | Gru | CnnLstm, Field(discriminator="name")
+]
 
 MODEL_NAMES: tuple[str, ...] = tuple(
     name

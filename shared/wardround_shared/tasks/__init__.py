@@ -7,7 +7,9 @@ in counting and in what a summary says goes through the `Task` that it returns.
 from wardround_shared.study import SequencesData, Study
 from wardround_shared.tasks.classification import Classification
 from wardround_shared.tasks.labelling import NO_CLASS, Labelling
+from wardround_shared.tasks.localisation import Localisation
 from wardround_shared.tasks.multilabel import MultiLabel
+from wardround_shared.tasks.segmentation import Segmentation
 from wardround_shared.tasks.survival import ProportionalHazards
 from wardround_shared.tasks.task import Task
 
@@ -15,8 +17,10 @@ __all__ = [
     "NO_CLASS",
     "Classification",
     "Labelling",
+    "Localisation",
     "MultiLabel",
     "ProportionalHazards",
+    "Segmentation",
     "Task",
     "task_of",
 ]
@@ -33,6 +37,11 @@ def task_of(study: Study) -> Task:
         case "labelling":
             assert isinstance(data, SequencesData)  # `check_combinations`
             return Labelling(study.study.classes, data.length)
+        case "segmentation":
+            return Segmentation(study.study.classes)
+        case "localisation":
+            assert data.points is not None
+            return Localisation(data.points.most)
         case "survival":
             assert data.survival is not None  # `check_combinations`
             return ProportionalHazards(data.survival.horizon, data.survival.intervals)

@@ -21,7 +21,7 @@ class Task(Protocol):
 
     Attributes:
         outputs: numbers that the model puts out in one answer.
-        answers: whether the model answers once for an example, or for each step of it.
+        answers: whether the model answers once for an example, or for each step or pixel of it.
         counts_length: L.
         largest_count: most that one example can add to a whole number of the counts.
         largest_loss: most that one example can add to the summed loss, either way.
@@ -31,7 +31,7 @@ class Task(Protocol):
     def outputs(self) -> int: ...  # noqa: D102 - above
 
     @property
-    def answers(self) -> Literal["example", "step"]: ...  # noqa: D102
+    def answers(self) -> Literal["example", "step", "pixel"]: ...  # noqa: D102
 
     @property
     def counts_length(self) -> int: ...  # noqa: D102

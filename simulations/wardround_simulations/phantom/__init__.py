@@ -1,7 +1,8 @@
 """Seeded chest phantoms as real DICOM files: data for a study that needs no hospital.
 
-`write_phantom` lays a folder tree of DICOM files and a `labels.csv`, which the DICOM source reads
-like any other. `anatomy` draws chests, `scanner` exposes them, `dicom` writes files.
+`write_phantom` lays a folder tree of DICOM files, masks of their lesions and a `labels.csv`, which
+the DICOM source reads like any other. `anatomy` draws chests, `scanner` exposes them, `dicom`
+writes files.
 """
 
 import csv
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wardround_shared.errors import RunFolderError
 from wardround_shared.study import PhantomData
@@ -22,10 +24,19 @@ from wardround_simulations.phantom.scanner import Scanner, scanner_of
 __all__ = ["EDITION", "write_phantom"]
 
 # To be raised with every change of what is drawn or written: part of the name of kept files.
-EDITION = 1
+EDITION = 2
 
 _TABLE = "labels.csv"
-_COLUMNS = ("file", "site", "patient", "finding", "lesion_row", "lesion_column", "lesion_radius")
+_COLUMNS = (
+    "file",
+    "mask",
+    "site",
+    "patient",
+    "finding",
+    "lesion_row",
+    "lesion_column",
+    "lesion_radius",
+)
 
 
 def write_phantom(data: PhantomData, folder: Path, *, seed: int) -> None:
@@ -84,8 +95,16 @@ def _write_patient(
     write_radiograph(
         path, pixels, scanner, patient=key, institution=folder.name.upper(), names=names
     )
-    relative = f"{folder.name}/{key}/chest.dcm"
-    return (relative, folder.name, key, *_finding(chest.lesion))
+    _write_mask(path.with_name("lesion.png"), chest.mask)
+    files = (f"{folder.name}/{key}/{name}" for name in ("chest.dcm", "lesion.png"))
+    return (*files, folder.name, key, *_finding(chest.lesion))
+
+
+def _write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
+    """Write a PNG of zeros and ones, stored as they are: packing may differ between machines."""
+    from PIL import Image  # noqa: PLC0415 - slow import
+
+    Image.fromarray(mask.astype(np.uint8)).save(path, compress_level=0)
 
 
 def _finding(lesion: Lesion | None) -> tuple[str, str, str, str]:

@@ -43,10 +43,13 @@ class Chest:
     Attributes:
         attenuation: float64 [S, S], 0 (nothing but air) to about 1 (spine behind the heart).
         lesion: none in a healthy chest.
+        mask: bool [S, S], where the lesion weakens the rays by a tenth or more of what it does at
+            its strongest.
     """
 
     attenuation: Map
     lesion: Lesion | None
+    mask: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +129,11 @@ def draw_chest(rng: np.random.Generator, size: int, *, lesion: bool) -> Chest:
     chest = chest + lungs * (_vessels(sheet, build, rng) + _parenchyma(sheet, rng))
     chest = chest + body * 0.03 * sheet.texture(rng, 5)
     if not lesion:
-        return Chest(attenuation=np.clip(chest, 0.0, 1.2), lesion=None)
+        nothing = np.zeros(chest.shape, dtype=np.bool_)
+        return Chest(attenuation=np.clip(chest, 0.0, 1.2), lesion=None, mask=nothing)
     shadow, place = _draw_lesion(sheet, lungs, rng)
-    return Chest(attenuation=np.clip(chest + shadow, 0.0, 1.2), lesion=place)
+    mask = shadow >= 0.1 * shadow.max()
+    return Chest(attenuation=np.clip(chest + shadow, 0.0, 1.2), lesion=place, mask=mask)
 
 
 def between(rng: np.random.Generator, low: float, high: float) -> float:

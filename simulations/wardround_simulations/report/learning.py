@@ -99,7 +99,7 @@ def _history_table(run: Run, key: str) -> Markup:
 
 
 def _cell(metrics: Metrics, key: str) -> str:
-    return whole(metrics.get(key)) if key == "events" else figure(metrics.get(key))
+    return whole(metrics.get(key)) if key in {"events", "lesions"} else figure(metrics.get(key))
 
 
 def _performance_words(run: Run) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from clipped_by_hand import require_clipped_by_hand
 from torch.nn import functional
 
 from wardround_shared.errors import StudyError
@@ -78,3 +79,10 @@ def test_a_model_that_answers_once_is_refused():
         build_model(Cnn1d(name="cnn1d"), ((4, 6),), 3, "step")
     with pytest.raises(StudyError, match="without a front end"):
         build_model(Lstm(name="lstm", front=8), ((4, 6),), 3, "step")
+
+
+def test_the_gradient_of_each_example_is_clipped_by_itself():
+    torch.manual_seed(0)
+    model = build_model(Lstm(name="lstm", hidden=5, bidirectional=True), ((4, 6),), 3, "step")
+    _, targets = _some(3)
+    require_clipped_by_hand(model, torch.randn(3, 4, 6).double(), targets, TASK)

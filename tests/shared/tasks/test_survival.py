@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from clipped_by_hand import require_clipped_by_hand
 from torch import nn
 
 from wardround_shared.errors import RunError
@@ -62,6 +63,13 @@ def test_the_head_adds_a_baseline_that_is_the_same_for_everybody():
     outputs = model(torch.randn(5, 3))
     assert outputs.shape == (5, 5)
     assert torch.equal(outputs[:, 1:], torch.arange(4.0).expand(5, 4))
+
+
+def test_the_gradient_of_each_patient_is_clipped_by_itself():
+    torch.manual_seed(0)
+    targets = torch.tensor([[20.0, 1.0], [90.0, 0.0], [55.0, 1.0]]).double()
+    model = TASK.headed(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1)))
+    require_clipped_by_hand(model, torch.randn(3, 4).double(), targets, TASK)
 
 
 def _harrell(time, seen, risk):
