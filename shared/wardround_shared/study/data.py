@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from wardround_shared.study.fhir import ConditionLabel, Observed, Prediction
 from wardround_shared.study.section import Section
 from wardround_shared.study.targets import Survival
 
@@ -112,14 +113,12 @@ class _Cohort(Section):
     """How a cohort is made of the examples, whatever their source.
 
     Attributes:
-        label: the class of an example, or the findings of a multilabel classification.
         survival: time to an event, instead of a label.
         validation_fraction: share of patients set aside for validation.
         unreadable_share: more than this share of unreadable examples stops the run.
         max_per_patient: keep at most this many examples of one patient (none: all).
     """
 
-    label: Label | None = None
     survival: Survival | None = None
     validation_fraction: Fraction = 0.2
     unreadable_share: float = Field(default=0.05, ge=0.0, le=1.0)
@@ -135,12 +134,14 @@ class IndexedData(_Cohort):
     """An index table that gives label, patient and site of each example.
 
     Attributes:
+        label: the class of an example, or the findings of a multilabel classification.
         table: glob patterns, relative to the data folder, of the files that make up the index.
         header: whether the first line names the columns; without it `columns` does.
         where: keep only rows whose cell is one of the given texts.
         patient: column of the patient key; without it each example is a patient of its own.
     """
 
+    label: Label | None = None
     table: tuple[str, ...] = ()
     header: bool = True
     columns: tuple[str, ...] = ()
@@ -287,7 +288,53 @@ class PhantomData(_Cohort):
         return SiteKey(column="site")
 
 
+class FhirData(_Cohort):
+    """`source = "fhir"`: FHIR R4 Bundles or resources; one patient is one example.
+
+    Attributes:
+        files: glob patterns, relative to the data folder, of JSON files with a Bundle each, or
+            of NDJSON files with a resource a line.
+        patient: identifier system whose value is the patient key; without it the Patient's id.
+        features: what is observed over time.
+        length: time points of an example: days with an observation, and the prediction as the
+            last one.
+        static: what is known of the patient on the day of the prediction.
+    """
+
+    source: Literal["fhir"]
+    files: tuple[str, ...] = Field(min_length=1)
+    patient: str | None = Field(default=None, min_length=1)
+    features: tuple[Observed, ...] = Field(min_length=1)
+    length: int = Field(default=16, ge=2, le=1000)
+    static: tuple[Literal["age", "sex"], ...] = ()
+    prediction: Prediction
+    label: ConditionLabel
+
+    @property
+    def site(self) -> None:
+        """FHIR files name no hospital; in simulations patients are dealt."""
+        return
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "FhirData":
+        for key, given in (
+            ("the name of a feature", [feature.name for feature in self.features]),
+            ("a code", [code for feature in self.features for code in feature.codes]),
+            ("a static column", [*self.static]),
+        ):
+            if len(set(given)) != len(given):
+                raise ValueError(f"{key} stands there twice")
+        return self
+
+
 Data = Annotated[
-    TableData | ImagesData | DicomData | WfdbData | SignalsData | SequencesData | PhantomData,
+    TableData
+    | ImagesData
+    | DicomData
+    | WfdbData
+    | SignalsData
+    | SequencesData
+    | FhirData
+    | PhantomData,
     Field(discriminator="source"),
 ]
