@@ -39,7 +39,9 @@ def decode_record(record: NDArray[Any], features: int) -> NDArray[np.float32]:
         raise UnreadableError(
             f"the record has shape {record.shape}, and the study has {features} features."
         )
-    values, days = record[:-1].astype(np.float32), record[-1]
+    with np.errstate(over="ignore"):
+        values = record[:-1].astype(np.float32)
+    days = record[-1]
     if np.isinf(values).any():
         raise UnreadableError("the record has a value that is not finite.")
     if (np.diff(days) <= 0.0).any() or not np.isnan(values[:, np.isnan(days)]).all():

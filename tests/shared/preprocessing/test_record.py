@@ -42,11 +42,12 @@ def test_a_year_is_one():
         RECORD[:2],
         RECORD[0],
         np.where(RECORD == 70.0, np.inf, RECORD),
+        np.where(RECORD == 70.0, 1e39, RECORD),  # too large for float32
         RECORD[:, ::-1],
         np.where(RECORD == -700.0, -900.0, RECORD),
         np.concatenate([np.full((2, 6), 1.0), RECORD[2:]]),  # a value without a day
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_a_record_that_is_none_is_unreadable(record):
     with pytest.raises(UnreadableError, match="the record has"):

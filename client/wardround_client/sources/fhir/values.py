@@ -32,6 +32,8 @@ def quantity(part: Element, feature: Observed) -> float | Unused:
     converted = _converted(value, _unit(given), feature)
     if converted is None:
         return Unused.OTHER_UNIT
+    if abs(converted) >= _BEYOND:
+        return Unused.NO_NUMBER
     low = -math.inf if feature.low is None else feature.low
     high = math.inf if feature.high is None else feature.high
     return converted if low <= converted <= high else Unused.OUTSIDE
