@@ -53,7 +53,7 @@ def asked(*overrides):
         ("data.max-per-patient=3", ["data.max-per-patient: 3", "a patient is one example"]),
         ("data.site={folder=true}", ["data.site", "no such key"]),
         ("study.classes=['a', 'b', 'c']", ["study.classes", "two classes", "3"]),
-        ("study.task=signal-classification", ["study.task", "record-classification"]),
+        ("study.task=signal-classification", ["study.task", 'write "record-']),
     ],
 )
 def test_a_fault_is_named_with_key_and_what_is_allowed(override, words):

@@ -26,7 +26,8 @@ def test_a_patient_becomes_values_and_days_before_the_third_encounter(ask):
             [NAN, -731, -366, 0],
         ],
     )
-    assert (record.key, record.patient, record.site, record.label) == ("file 1", "p1", None, 0)
+    assert (record.key, record.patient, record.site, record.target) == ("file 1", "p1", None, 0)
+    assert (record.target.dtype, record.target.shape, record.stratum) == (np.int64, (), 0)
     assert record.static is None
     assert not aside
     assert not notes
@@ -101,7 +102,7 @@ def test_a_bulk_export_has_a_resource_a_line(tmp_path, study, read):
         lines = [json.dumps(r) for r in everything if r["resourceType"] == kind]
         (tmp_path / f"{kind}.ndjson").write_text("\n\n".join([*lines, ""]))
     records, aside, _ = read(study(), tmp_path)
-    assert {(r.key, r.patient, r.label, r.main[0, 1]) for r in records} == {
+    assert {(r.key, r.patient, r.stratum, r.main[0, 1]) for r in records} == {
         ("file 4, line 1", "p1", 0, 70),
         ("file 4, line 3", "p2", 1, 70),
     }
@@ -291,7 +292,7 @@ def test_entries_without_a_resource_and_void_resources_are_passed_over(ask):
     document = bundle(*a_patient(), *void)
     document["entry"].append({"request": {"method": "DELETE", "url": "Patient/p7"}})
     (record,), _, notes = ask(document)
-    assert (record.label, record.main[0, 2]) == (0, 72.0)
+    assert (record.target, record.main[0, 2]) == (0, 72.0)
     assert not notes
 
 
@@ -347,7 +348,7 @@ def test_synthea_patients_are_read(shared_data, read):
 
     study = load_study(find_study("fhir-synthea"))
     records, aside, notes = read(study, shared_data / "fhir-synthea")
-    assert [record.label for record in records] == [1, 0, 0, 0, 1, 1, 0, 0, 0, 1, 0, 1]
+    assert [record.target for record in records] == [1, 0, 0, 0, 1, 1, 0, 0, 0, 1, 0, 1]
     assert not aside
     assert not notes
     assert len({record.patient for record in records}) == 12
@@ -370,3 +371,10 @@ def test_synthea_files_without_a_patient_are_set_aside(shared_data, read):
     records, aside, _ = read(study, shared_data / "fhir-synthea")
     assert len(records) == 12
     assert [one.reason for one in aside] == [Fault.NO_PATIENT] * 2
+
+
+def test_where_everybody_is_left_out_it_says_why(tmp_path, study):
+    bundles.write(tmp_path, bundle(*a_patient()), bundle(*a_patient("p2")), b"{")
+    source = open_source(study("data.prediction={encounter=9}"), tmp_path)
+    with pytest.raises(CohortError, match=r"leave out 2 of 2 patients: no day of prediction \(2\)"):
+        list(source.records())

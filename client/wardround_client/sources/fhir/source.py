@@ -51,7 +51,8 @@ class FhirSource:
         """Every patient of the files whom the study's question concerns.
 
         Raises:
-            CohortError: an NDJSON file cannot be opened; part of every record may be in it.
+            CohortError: an NDJSON file cannot be opened, where part of every record may be; or the
+                question of the study concerns nobody.
         """
         reading = _Reading(self._data)
         for number, path in enumerate(self._files, start=1):
@@ -65,7 +66,10 @@ class FhirSource:
                 left_out[outcome] += 1
             else:
                 yield outcome
-        self._notes = (*self._of_values(reading.resources), *_of_patients(left_out, patients))
+        about = _of_patients(left_out, patients)
+        if patients and left_out.total() == patients:
+            raise CohortError(about[0])
+        self._notes = (*self._of_values(reading.resources), *about)
 
     def _example(self, chart: Chart) -> RawRecord | SetAside | LeftOut:
         person = chart.person
