@@ -1,9 +1,12 @@
 """What a study may say of records over time, and what is refused."""
 
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from wardround_shared.errors import StudyError
-from wardround_shared.study import load_study, parse_study, study_text
+from wardround_shared.study import check_study, load_study, parse_study, study_text
 from wardround_simulations.cli import find_study
 
 FEATURE = "name='a', codes=['s|1']"
@@ -47,6 +50,7 @@ def asked(*overrides):
             f"data.features=[{{{FEATURE}, unit='g'}}, {{name='b', codes=['s|1'], unit='g'}}]",
             ["a code stands there twice"],
         ),
+        ("data.prediction={last-encounter=true}", ["last-encounter", "leave label.within-days"]),
         ("data.static=['age', 'age']", ["a static column stands there twice"]),
         ("data.static=['address']", ["data.static", "address"]),
         ("data.length=1", ["data.length"]),
@@ -70,3 +74,11 @@ def test_a_study_survives_being_written_and_read_again(rule):
     again = parse_study(study_text(study), origin="again")
     assert again == study
     assert again.study_id == study.study_id
+
+
+def test_the_example_in_the_documents_is_a_study():
+    text = (Path(__file__).parents[2] / "docs" / "fhir.md").read_text(encoding="utf-8")
+    example = tomllib.loads(text.split("```toml\n")[1].split("```")[0])
+    whole = tomllib.loads(find_study("fhir-synthea").read_text(encoding="utf-8"))
+    study = check_study(whole | example, origin="docs/fhir.md")
+    assert study.data.features[0].name == "weight"

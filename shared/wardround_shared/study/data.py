@@ -326,6 +326,15 @@ class FhirData(_Cohort):
                 raise ValueError(f"{key} stands there twice")
         return self
 
+    @model_validator(mode="after")
+    def _something_follows(self) -> "FhirData":
+        # Everybody without the condition would be left out as not followed.
+        if self.prediction.last_encounter and self.label.within_days is not None:
+            raise ValueError(
+                "no days are left after prediction = last-encounter; leave label.within-days out"
+            )
+        return self
+
 
 Data = Annotated[
     TableData

@@ -98,7 +98,8 @@ STEPS = (
 )
 def test_small_bundles_changed_at_random(tmp_path, study, seed, rule):
     rng = random.Random(seed)
-    asked = study(STATIC, STEPS, f"data.prediction={rule}", 'data.patient="urn:mrn"')
+    label = "data.label={conditions=['http://snomed.info/sct|44054006']}"
+    asked = study(STATIC, STEPS, f"data.prediction={rule}", 'data.patient="urn:mrn"', label)
     document = bundle(*a_patient(ill=True))
     for _ in range(6):
         bundles.write(tmp_path, *(damaged(document, rng) for _ in range(5)))
