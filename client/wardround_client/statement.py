@@ -15,7 +15,7 @@ from wardround_client.rules import Hours, fewest_sites
 from wardround_client.sources.index import columns_read
 from wardround_shared.errors import PrivacyError
 from wardround_shared.privacy.accounting import epsilon_spent
-from wardround_shared.study import IndexedData, Study, disclosures
+from wardround_shared.study import FhirData, IndexedData, Study, disclosures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,19 @@ def _computed(study: Study, circumstances: Circumstances) -> Iterator[str]:
     )
     if isinstance(study.data, IndexedData):
         yield f"Columns that are read: {', '.join(columns_read(study.data))}."
+    if isinstance(study.data, FhirData):
+        yield from _resources_read(study.data)
     yield "No code comes with a study: what is computed is in the software that is installed here."
+
+
+def _resources_read(data: FhirData) -> Iterator[str]:
+    key = f"the identifier of the system {data.patient}" if data.patient else "the id"
+    yield (
+        f"Of each Patient {key}, birth date, gender and death are read, of Encounters when they "
+        "were, of Conditions and Observations code and time; names and addresses never are."
+    )
+    yield f"Observations whose values are read: {', '.join(one.name for one in data.features)}."
+    yield f"Conditions that are the label: {', '.join(data.label.conditions)}."
 
 
 def _times(number: int) -> str:

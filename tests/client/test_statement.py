@@ -202,3 +202,9 @@ def test_a_ledger_that_was_changed_gives_no_statement(ledger, tmp_path):
     (tmp_path / "home" / "keys" / "ledger.anchor").unlink()
     with pytest.raises(PrivacyError):
         told(study(), ledger=ledger)
+
+
+def test_of_fhir_records_it_names_what_is_read(ledger):
+    computed = told(load_study(find_study("fhir-synthea")), ledger=ledger)["What is computed"]
+    for word in ("birth date", "names and addresses never", "haemoglobin", "|444814009", "the id"):
+        assert word in computed

@@ -19,6 +19,7 @@ FOLDERS = {
     "eeg-sleep-features": "eeg-sleep-features",
     "ecg-findings": "ecg-ptbxl",
     "ecg-norm": "ecg-ptbxl",
+    "fhir-synthea": "fhir-synthea",
     "heart-disease": "heart-disease-uci",
     "icu-mortality": "icu-eicu-demo",
     "phantom": "",

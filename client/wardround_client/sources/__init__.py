@@ -6,6 +6,7 @@
 from pathlib import Path
 
 from wardround_client.sources.dicom import dicom_source
+from wardround_client.sources.fhir import FhirSource
 from wardround_client.sources.files import data_folder
 from wardround_client.sources.images import image_source
 from wardround_client.sources.records import RawRecord, SetAside, Source
@@ -15,6 +16,7 @@ from wardround_client.sources.table import TableSource
 from wardround_client.sources.wfdb import WfdbSource
 from wardround_shared.study import (
     DicomData,
+    FhirData,
     ImagesData,
     PhantomData,
     SequencesData,
@@ -49,6 +51,8 @@ def open_source(study: Study, folder: Path) -> Source:  # noqa: PLR0911 - one fo
             return SequenceSource(study, data, folder)
         case SignalsData() as data:
             return signal_source(study, data, folder)
+        case FhirData() as data:
+            return FhirSource(study, data, folder)
         case PhantomData() as data:
             written = _written_phantoms(data)
             return dicom_source(study.model_copy(update={"data": written}), written, folder)

@@ -18,6 +18,7 @@ from wardround_shared.errors import CohortError, UnreadableError
 from wardround_shared.preprocessing.augmentation import Augmentation
 from wardround_shared.preprocessing.fitting import Array, FittedStep, Shape, Standardisation
 from wardround_shared.preprocessing.image import decode_image, resize_classes
+from wardround_shared.preprocessing.record import Filling, decode_record
 from wardround_shared.preprocessing.signal import decode_signal
 from wardround_shared.preprocessing.stages import Stages, stages
 from wardround_shared.preprocessing.table import (
@@ -27,7 +28,7 @@ from wardround_shared.preprocessing.table import (
     columns_of,
     numeric_positions,
 )
-from wardround_shared.study import Impute, OneHot, Resize, SignalsData, Standardise, Study
+from wardround_shared.study import Fill, Impute, OneHot, Resize, SignalsData, Standardise, Study
 
 Fitted = tuple[Mapping[str, Array], ...]
 Parts = tuple[torch.Tensor, ...]
@@ -45,7 +46,8 @@ class Recipe:
 
     An example is a tuple of arrays, `(main,)` or `(main, static)`. `main` is float64 [F] of a
     table (NaN is missing, a categorical cell holds its category's number), float32 [C, H, W] of an
-    image or [bins] after a histogram, float32 [C, T] of a signal. `static` is float64 [S].
+    image or [bins] after a histogram, float32 [C, T] of a signal, float32 [3 F, T] of a record
+    over time (values, masks, gaps; NaN is missing). `static` is float64 [S].
 
     Attributes:
         needs_fit: names of the steps that need sums over sites, in order.
@@ -91,7 +93,8 @@ class Recipe:
         """Take one raw record through the record steps.
 
         Args:
-            main: [F] of a table, [H, W] or [H, W, 3] of an image, [C, T] or [T] of a signal.
+            main: [F] of a table, [H, W] or [H, W, 3] of an image, [C, T] or [T] of a signal,
+                [F + 1, T] of a record over time, the last row being the days.
             static: [S], exactly where the study has static columns.
             sampling_rate: of a signal, in Hz; without it, the study's.
 
@@ -106,12 +109,15 @@ class Recipe:
             return (_cells(main, len(plan.features)),)
         if plan.kind == "image":
             return (decode_image(main, plan.image),)
-        signal = decode_signal(main, plan.signal, sampling_rate or self._sampling_rate)
+        if plan.kind == "record":
+            over_time = decode_record(main, plan.observed)
+        else:
+            over_time = decode_signal(main, plan.signal, sampling_rate or self._sampling_rate)
         if not plan.features:
-            return (signal,)
+            return (over_time,)
         if static is None:
             raise UnreadableError("the static columns of the record are not there.")
-        return (signal, _cells(static, len(plan.features)))
+        return (over_time, _cells(static, len(plan.features)))
 
     def decode_target(self, target: NDArray[Any]) -> NDArray[Any]:
         """Take what is to be told of a record through the steps that move its pixels.
@@ -261,7 +267,7 @@ def _array_steps(plan: Stages, columns_part: int) -> tuple[FittedStep, ...]:
     columns = columns_of(plan.features)
     result: list[FittedStep] = []
     for step in plan.array:
-        made: Imputation | OneHotEncoding | Standardisation
+        made: Imputation | OneHotEncoding | Standardisation | Filling
         match step:
             case Impute():
                 made = Imputation(columns_part, columns, indicator=step.indicator)
@@ -269,6 +275,11 @@ def _array_steps(plan: Stages, columns_part: int) -> tuple[FittedStep, ...]:
             case OneHot():
                 made = OneHotEncoding(columns_part, columns)
                 columns = made.columns
+            case Fill():
+                made = Filling(0, step)
+            case Standardise(part="main") if plan.kind == "record":
+                # Masks and gaps stay as they are.
+                made = Standardisation(0, np.arange(plan.observed))
             case Standardise():
                 made = _standardisation(1 if step.part == "static" else 0, columns_part, columns)
         result.append(made)

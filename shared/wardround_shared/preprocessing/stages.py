@@ -16,6 +16,8 @@ from wardround_shared.study import (
     Crop,
     Data,
     Feature,
+    FhirData,
+    Fill,
     Histogram,
     Impute,
     Normalise,
@@ -32,28 +34,46 @@ from wardround_shared.study import (
     Window,
 )
 
-Kind = Literal["table", "image", "signal"]
+Kind = Literal["table", "image", "signal", "record"]
 ImageStep = Resize | Window | Normalise | Histogram
 SignalStep = Normalise | Resample | BandPass | Crop
-ArrayStep = Impute | Standardise | OneHot
+ArrayStep = Impute | Standardise | Fill | OneHot
 
 _STAGES: dict[str, int] = {
     **dict.fromkeys(("resize", "window", "histogram", "resample", "band-pass", "crop"), 0),
     "normalise": 0,
-    **dict.fromkeys(("impute", "standardise", "one-hot"), 1),
+    **dict.fromkeys(("impute", "standardise", "fill", "one-hot"), 1),
     "augment": 2,
 }
 _FOR_IMAGES = {"resize", "window", "normalise", "histogram", "standardise", "augment"}
 _FOR_SIGNALS = {"resample", "band-pass", "normalise", "crop", "standardise", "augment"}
+_FOR_RECORDS = {"standardise", "fill"}
 _FOR_COLUMNS = {"impute", "standardise", "one-hot"}
+_ALLOWED: dict[Kind, set[str]] = {
+    "table": set(),
+    "image": _FOR_IMAGES,
+    "signal": _FOR_SIGNALS,
+    "record": _FOR_RECORDS,
+}
+# In years, and as FHIR has it (Patient.gender); anything else is missing.
+_OF_PATIENTS = {
+    "age": Feature(column="age"),
+    "sex": Feature(column="sex", kind="categorical", categories=("female", "male")),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
-    """A study's steps by stage; exactly one of `image` and `signal` can hold any."""
+    """A study's steps by stage; at most one of `image` and `signal` holds any.
+
+    Attributes:
+        features: columns of the part that is a table.
+        observed: number of features of records over time, else 0.
+    """
 
     kind: Kind
     features: tuple[Feature, ...]
+    observed: int
     image: tuple[ImageStep, ...]
     signal: tuple[SignalStep, ...]
     array: tuple[ArrayStep, ...]
@@ -80,6 +100,7 @@ def stages(study: Study) -> Stages:
     result = Stages(
         kind=kind,
         features=features,
+        observed=len(study.data.features) if isinstance(study.data, FhirData) else 0,
         image=tuple(s for s in steps if kind == "image" and isinstance(s, ImageStep)),
         signal=tuple(s for s in steps if kind == "signal" and isinstance(s, SignalStep)),
         array=tuple(s for s in steps if isinstance(s, ArrayStep)),
@@ -88,6 +109,8 @@ def stages(study: Study) -> Stages:
     _check_augmentation(result)
     _check_steps(study.data, steps)
     _check_pictures(study, result)
+    if kind == "record":
+        _check_filling(steps)
     _check_rates(study.data, result.signal)
     return result
 
@@ -96,13 +119,17 @@ def source_kind(data: Data) -> Kind:
     """What one example of this source is."""
     if isinstance(data, TableData):
         return "table"
+    if isinstance(data, FhirData):
+        return "record"
     return "signal" if isinstance(data, SignalsData | WfdbData | SequencesData) else "image"
 
 
 def named_features(data: Data) -> tuple[Feature, ...]:
-    """The columns of the part that is a table: `main` of tables, `static` of signals."""
+    """The columns of the part that is a table: `main` of tables, else `static`."""
     if isinstance(data, TableData):
         return data.features
+    if isinstance(data, FhirData):
+        return tuple(_OF_PATIENTS[name] for name in data.static)
     if not isinstance(data, SignalsData | WfdbData):
         return ()
     return tuple(
@@ -112,7 +139,7 @@ def named_features(data: Data) -> tuple[Feature, ...]:
 
 
 def _check_source(steps: Sequence[Step], kind: Kind, features: tuple[Feature, ...]) -> None:
-    allowed = {"table": set(), "image": _FOR_IMAGES, "signal": _FOR_SIGNALS}[kind]
+    allowed = _ALLOWED[kind]
     if features:
         allowed = allowed | _FOR_COLUMNS
     for place, step in enumerate(steps):
@@ -121,10 +148,11 @@ def _check_source(steps: Sequence[Step], kind: Kind, features: tuple[Feature, ..
                 f"preprocessing.steps.{place}: {step.name} does not fit what the data source "
                 f"gives; {', '.join(sorted(allowed))} would."
             )
-        if isinstance(step, Standardise) and step.part == "static" and kind != "signal":
+        beside = kind in {"signal", "record"}
+        if isinstance(step, Standardise) and step.part == "static" and not beside:
             raise StudyError(
                 f"preprocessing.steps.{place}: part = static needs data.static columns, "
-                "which only signals have; leave part out."
+                "which only signals and records have; leave part out."
             )
         if isinstance(step, Standardise) and step.part == "static" and not features:
             raise StudyError(
@@ -151,6 +179,17 @@ def _check_order(steps: Sequence[Step]) -> None:
             raise StudyError(f"preprocessing.steps.{place}: {step.name} stands there twice.")
         reached = stage
         seen.add(key)
+
+
+def _check_filling(steps: Sequence[Step]) -> None:
+    """Records have gaps, and only the mean that standardise leaves at zero is one to fill with."""
+    names = [
+        step.name for step in steps if not (isinstance(step, Standardise) and step.part == "static")
+    ]
+    if "fill" not in names or "standardise" not in names[: names.index("fill")]:
+        raise StudyError(
+            "preprocessing.steps: records over time have gaps and need standardise and then fill."
+        )
 
 
 def _check_columns(steps: Sequence[Step], features: tuple[Feature, ...]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wardround_shared.errors import StudyError, UnsupportedError
-from wardround_shared.study.data import ImagesData, Label, SignalsData, WfdbData
+from wardround_shared.study.data import FhirData, ImagesData, Label, SignalsData, WfdbData
 from wardround_shared.study.document import Kind, Study
 from wardround_shared.study.models import Gru, Lstm
 from wardround_shared.study.preprocessing import Normalise
@@ -23,6 +23,7 @@ _MODALITIES = {
     "wfdb": "signal",
     "signals": "signal",
     "sequences": "sequence",
+    "fhir": "record",
 }
 
 _TARGETS: dict[Kind, str] = {
@@ -92,8 +93,15 @@ def _check_target(study: Study, origin: str) -> None:
             f"{origin}: data.{wanted}: it goes with files and not with arrays; name the images in "
             "a table (file)."
         )
-    if wanted == "label" and data.label is not None:
+    if wanted != "label":
+        return
+    if isinstance(data.label, Label):
         _check_label(study, data.label, origin)
+    elif data.label is not None and len(study.study.classes) != 2:
+        raise StudyError(
+            f"{origin}: study.classes: data.label.conditions tells two classes, the second of "
+            f"which has the condition, and the study has {len(study.study.classes)}."
+        )
 
 
 def _check_label(study: Study, label: Label, origin: str) -> None:
@@ -201,6 +209,14 @@ def _idle_in_data(study: Study) -> Iterator[_Idle]:
                     because="without a patient column",
                     remedy="name the column in patient",
                 )
+    if isinstance(data, FhirData):
+        yield from _given(
+            "data",
+            data,
+            ("max_per_patient",),
+            because="where a patient is one example",
+            otherwise="take another source",
+        )
     if isinstance(data, ImagesData) and not data.arrays:
         yield from _given(
             "data",

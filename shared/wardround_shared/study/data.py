@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from wardround_shared.study.fhir import ConditionLabel, Observed, Prediction
 from wardround_shared.study.section import Section
 from wardround_shared.study.targets import Mask, Points, Survival
 
@@ -112,7 +113,6 @@ class _Cohort(Section):
     """How a cohort is made of the examples, whatever their source.
 
     Attributes:
-        label: the class of an example, or the findings of a multilabel classification.
         survival: time to an event, instead of a label.
         mask: a class for every pixel, instead of a label.
         points: where lesions are, instead of a label.
@@ -121,7 +121,6 @@ class _Cohort(Section):
         max_per_patient: keep at most this many examples of one patient (none: all).
     """
 
-    label: Label | None = None
     survival: Survival | None = None
     mask: Mask | None = None
     points: Points | None = None
@@ -139,12 +138,14 @@ class IndexedData(_Cohort):
     """An index table that gives label, patient and site of each example.
 
     Attributes:
+        label: the class of an example, or the findings of a multilabel classification.
         table: glob patterns, relative to the data folder, of the files that make up the index.
         header: whether the first line names the columns; without it `columns` does.
         where: keep only rows whose cell is one of the given texts.
         patient: column of the patient key; without it each example is a patient of its own.
     """
 
+    label: Label | None = None
     table: tuple[str, ...] = ()
     header: bool = True
     columns: tuple[str, ...] = ()
@@ -291,7 +292,62 @@ class PhantomData(_Cohort):
         return SiteKey(column="site")
 
 
+class FhirData(_Cohort):
+    """`source = "fhir"`: FHIR R4 Bundles or resources; one patient is one example.
+
+    Attributes:
+        files: glob patterns, relative to the data folder, of JSON files with a Bundle each, or
+            of NDJSON files with a resource a line.
+        patient: identifier system whose value is the patient key; without it the Patient's id.
+        features: what is observed over time.
+        length: time points of an example: days with an observation, and the prediction as the
+            last one.
+        static: what is known of the patient on the day of the prediction.
+    """
+
+    source: Literal["fhir"]
+    files: tuple[str, ...] = Field(min_length=1)
+    patient: str | None = Field(default=None, min_length=1)
+    features: tuple[Observed, ...] = Field(min_length=1)
+    length: int = Field(default=16, ge=2, le=1000)
+    static: tuple[Literal["age", "sex"], ...] = ()
+    prediction: Prediction
+    label: ConditionLabel
+
+    @property
+    def site(self) -> None:
+        """FHIR files name no hospital; in simulations patients are dealt."""
+        return
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "FhirData":
+        for key, given in (
+            ("the name of a feature", [feature.name for feature in self.features]),
+            ("a code", [code for feature in self.features for code in feature.codes]),
+            ("a static column", [*self.static]),
+        ):
+            if len(set(given)) != len(given):
+                raise ValueError(f"{key} stands there twice")
+        return self
+
+    @model_validator(mode="after")
+    def _something_follows(self) -> "FhirData":
+        # Everybody without the condition would be left out as not followed.
+        if self.prediction.last_encounter and self.label.within_days is not None:
+            raise ValueError(
+                "no days are left after prediction = last-encounter; leave label.within-days out"
+            )
+        return self
+
+
 Data = Annotated[
-    TableData | ImagesData | DicomData | WfdbData | SignalsData | SequencesData | PhantomData,
+    TableData
+    | ImagesData
+    | DicomData
+    | WfdbData
+    | SignalsData
+    | SequencesData
+    | FhirData
+    | PhantomData,
     Field(discriminator="source"),
 ]

@@ -18,6 +18,7 @@ Task = Literal[
     "tabular-classification",
     "image-classification",
     "signal-classification",
+    "record-classification",
     "text-classification",
     "image-multilabel-classification",
     "signal-multilabel-classification",

@@ -17,11 +17,25 @@ class Impute(Section):
 class Standardise(Section):
     """Subtract the mean and divide by the standard deviation, both summed over all sites.
 
-    Per feature for tables, per channel for images and signals.
+    Per feature for tables and records, per channel for images and signals.
     """
 
     name: Literal["standardise"]
     part: Literal["main", "static"] = "main"
+
+
+class Fill(Section):
+    """Fill what was not observed in records over time with the mean over all sites.
+
+    The mean is the zero of `standardise`, which counts what was observed only.
+
+    Attributes:
+        half_life_days: with it, the last value before, which comes halfway to the mean in so
+            many days; where there is none, the mean.
+    """
+
+    name: Literal["fill"]
+    half_life_days: float | None = Field(default=None, gt=0)
 
 
 class OneHot(Section):
@@ -127,6 +141,7 @@ class Augment(Section):
 Step = Annotated[
     Impute
     | Standardise
+    | Fill
     | OneHot
     | Resize
     | Window

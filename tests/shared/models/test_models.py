@@ -18,6 +18,7 @@ FRONT = Lstm.model_validate(
 RESNET = Backbone(name="resnet18")
 CNN1D = Cnn1d(name="cnn1d", width=4, blocks=3, dense=9)
 GRU = Gru(name="gru", hidden=6, front=8, bidirectional=True, dense=9)
+RECORDS = Gru(name="gru", hidden=6, dense=9)
 CNN_LSTM = CnnLstm(name="cnn-lstm", width=4, blocks=2, hidden=6, dense=9)
 CASES = [
     pytest.param(MLP, ((11,),), id="mlp"),
@@ -27,6 +28,9 @@ CASES = [
     pytest.param(LSTM, ((2, 30),), id="lstm"),
     pytest.param(FRONT, ((2, 31), (4,)), id="lstm-front-static"),
     pytest.param(GRU, ((2, 31), (4,)), id="gru-static"),
+    # Values, masks and gaps of nine features, eight time points, age and sex.
+    pytest.param(RECORDS, ((27, 8), (3,)), id="gru-records"),
+    pytest.param(LSTM, ((27, 8), (3,)), id="lstm-records"),
     pytest.param(CNN1D, ((12, 50),), id="cnn1d"),
     pytest.param(CNN1D, ((1, 3), (2,)), id="cnn1d-static"),
     pytest.param(CNN_LSTM, ((3, 41), (2,)), id="cnn-lstm-static"),

@@ -61,3 +61,29 @@ def test_it_learns_which_way_a_step_goes(model):
         torch.nn.functional.cross_entropy(module(signals), labels).backward()
         optimiser.step()
     assert (module(signals).argmax(1) == labels).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("kind", [Lstm, Gru])
+@pytest.mark.parametrize("channel", ["mask", "gap"])
+def test_it_learns_from_what_was_not_observed(kind, channel):
+    # Two features over six time points, in a third of the records two of them padding: the values
+    # say nothing, only whether the second feature was observed, or when last.
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(64) % 2
+    records = torch.zeros(64, 6, 6)
+    records[:, :2] = 0.3 * torch.randn(64, 2, 6, generator=generator)
+    records[:, 2:4] = (torch.rand(64, 2, 6, generator=generator) < 0.5).float()
+    if channel == "mask":
+        records[:, 3, 4:] = labels[:, None].float()
+    else:
+        records[:, 5, 5] = torch.where(labels == 1, 1.2, 0.4)
+    records[::3, :, :2] = 0.0
+    torch.manual_seed(0)
+    name = "gru" if kind is Gru else "lstm"
+    module = build_model(kind(name=name, hidden=8, dense=8), ((6, 6),), 2)
+    optimiser = torch.optim.Adam(module.parameters(), lr=0.02)
+    for _ in range(60):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(module(records), labels).backward()
+        optimiser.step()
+    assert (module(records).argmax(1) == labels).float().mean() > 0.95

@@ -38,9 +38,23 @@ _SOURCES: dict[str, dict[str, Any]] = {
         ],
         "patient": "patient",
     },
+    "fhir": {
+        "source": "fhir",
+        "files": ["*.json"],
+        "features": [
+            {"name": "weight", "codes": ["http://loinc.org|29463-7"], "unit": "kg"},
+            {"name": "height", "codes": ["http://loinc.org|8302-2"], "unit": "cm"},
+        ],
+        "prediction": {"last-encounter": True},
+        "label": {"conditions": ["http://snomed.info/sct|38341003"]},
+    },
     "wfdb": {"source": "wfdb", "record": "record", "table": ["t.csv"], "leads": ["MLII"]},
 }
-_TASKS = {"table": "tabular-classification", "images": "image-classification"}
+_TASKS = {
+    "table": "tabular-classification",
+    "images": "image-classification",
+    "fhir": "record-classification",
+}
 
 
 def make_recipe_of(source: str, *steps: dict[str, Any], **data: Any) -> Recipe:
@@ -52,7 +66,7 @@ def make_recipe_of(source: str, *steps: dict[str, Any], **data: Any) -> Recipe:
                     "task": _TASKS.get(_SOURCES[source]["source"], "signal-classification"),
                     "classes": ["absent", "present"],
                 },
-                "data": {**_SOURCES[source], **_LABEL, **data},
+                "data": {**_LABEL, **_SOURCES[source], **data},
                 "preprocessing": {"steps": list(steps)},
                 "model": {"name": "mlp"},
                 "training": {"rounds": 1, "learning-rate": 0.1},

@@ -322,6 +322,9 @@ STUDY_MODELS = {
     "cnn1d": (Cnn1d(name="cnn1d", width=4, blocks=3), ((3, 50), (2,))),
     "gru": (Gru(name="gru", hidden=8, layers=2, bidirectional=True), ((2, 20), (3,))),
     "cnn-lstm": (CnnLstm(name="cnn-lstm", width=4, blocks=2, hidden=8), ((2, 40),)),
+    # Values, masks and gaps of nine features, eight time points, age and sex.
+    "gru on records": (Gru(name="gru", hidden=8), ((27, 8), (3,))),
+    "lstm on records": (Lstm(name="lstm", hidden=8), ((27, 8), (3,))),
     "mlp": (Mlp(name="mlp", hidden=(32, 16)), ((13,), (4,))),
     "cnn": (Cnn(name="cnn", width=8), ((1, 20, 24),)),  # channels last in memory
     "lstm": (Lstm(name="lstm", hidden=16, layers=2), ((2, 20), (3,))),
