@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PIXELS = "PixelData"
 _DUMMY_TEXT = "REMOVED"
-_DUMMIES = {"DA": "19000101", "DT": "19000101", "TM": "000000", "AS": "000Y", "IS": "0", "DS": "0"}
+_DUMMIES = {"DA": "19000101", "DT": "19000101", "AS": "000Y", "IS": "0", "DS": "0"}
 _TEXTS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 
 
@@ -76,7 +76,8 @@ class Attributes:
             made, vr = self._made(source, tag, keyword, depth)
             self.outcomes[made.outcome] += 1
             if made.value is not None:
-                new.add(DataElement(tag, vr, made.value, already_converted=vr == "SQ"))
+                value = None if made.outcome is Outcome.EMPTIED else made.value
+                new.add(DataElement(tag, vr, value, already_converted=vr == "SQ"))
         return new
 
     def _made(
@@ -203,6 +204,8 @@ class Attributes:
             made = self._shifted(element)
             if made.value:
                 return made
+        if element.VR == "TM":
+            return _EMPTIED  # any time would pass for one
         if element.VR in _TEXTS:
             return _Made(Outcome.REPLACED, _DUMMY_TEXT)
         if element.VR in _DUMMIES:

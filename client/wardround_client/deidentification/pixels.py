@@ -85,7 +85,10 @@ def pixel_element(source: "Dataset", new: "Dataset", syntax: "UID") -> "DataElem
         made.is_undefined_length = True
         return made
     vr = element.VR if element.VR in {"OB", "OW"} else "OW"
-    return DataElement(element.tag, vr, _native(data, new, little=syntax.is_little_endian))
+    little = syntax.is_little_endian
+    # In words of 16 bit with the greater byte first, two pixels of 8 bit have changed places.
+    swapped = not little and vr == "OW" and new.BitsAllocated == 8
+    return DataElement(element.tag, vr, _native(data, new, little=little, swapped=swapped))
 
 
 def _require_described(new: "Dataset") -> None:
@@ -106,22 +109,24 @@ def _overlay_in_pixels(source: "Dataset") -> bool:
     )
 
 
-def _native(data: bytes, new: "Dataset", *, little: bool) -> bytes:
+def _native(data: bytes, new: "Dataset", *, little: bool, swapped: bool) -> bytes:
     """Cut to the length of the image; bits outside the stored ones only as the sign has them."""
     from pydicom.pixels.utils import get_expected_length  # noqa: PLC0415 - slow to import
 
     length = get_expected_length(new, unit="bytes")
-    if len(data) < length:
+    odd = length % 2
+    if len(data) < length + (odd if swapped else 0):
         raise refused(Reason.DAMAGED)
-    image = _stored_bits(data[:length], new, little=little)
-    return image + b"\0" * (length % 2)
+    if swapped and odd:
+        data = data[: length - 1] + b"\0" + data[length : length + 1]
+        return _stored_bits(data, new, little=little)
+    return _stored_bits(data[:length], new, little=little) + b"\0" * odd
 
 
 def _stored_bits(data: bytes, new: "Dataset", *, little: bool) -> bytes:
     allocated, stored = new.BitsAllocated, new.BitsStored
     if allocated == stored or allocated not in {8, 16, 32}:
         return data
-    # Bytes of 8-bit images may be swapped in pairs in big endian; their masks do not care.
     words = np.frombuffer(data, dtype=f"{'<' if little else '>'}u{allocated // 8}")
     low = new.HighBit + 1 - stored
     mask = words.dtype.type(((1 << stored) - 1) << low)
@@ -160,7 +165,9 @@ def _encapsulated(data: bytes, new: "Dataset", syntax: "UID") -> bytes:
     if len(frames) < count:
         raise refused(Reason.DAMAGED)
     cleaned = [_frame(frame, new, syntax) for frame in frames[:count]]
-    return _items(cleaned, with_offsets=bool(offsets))
+    # Without offsets a reader looks for the end of a frame, which zeros now follow.
+    needed = any(len(frame) > 1 for frame in cleaned)
+    return _items(cleaned, with_offsets=bool(offsets) or needed)
 
 
 _RLE = "1.2.840.10008.1.2.5"
@@ -191,7 +198,7 @@ def _frame(fragments: list[bytes], new: "Dataset", syntax: "UID") -> list[bytes]
 
 
 def _items(frames: list[list[bytes]], *, with_offsets: bool) -> bytes:
-    """Basic offset table, made anew if there was one, and the fragments as items."""
+    """Basic offset table, made anew, and the fragments as items."""
     offsets, items = [], bytearray()
     for frame in frames:
         offsets.append(len(items))

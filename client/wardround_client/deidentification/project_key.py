@@ -9,7 +9,7 @@ import hmac
 import secrets
 import unicodedata
 from base64 import b32encode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -32,7 +32,7 @@ class ProjectKey:
     """
 
     project: str
-    secret: bytes
+    secret: bytes = field(repr=False)
 
     @classmethod
     def read(cls, file: Path, project: str) -> Self:

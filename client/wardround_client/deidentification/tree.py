@@ -21,11 +21,16 @@ def files_below(place: Path) -> Iterator[Path]:
         DataError: there is no such place, or a folder of it cannot be read.
     """
     if place.is_file():
-        yield place
+        yield place.resolve()
         return
     if not place.is_dir():
         raise DataError(f"{place}: there is no such file or folder; name the one with the images.")
-    for folder, folders, names in os.walk(place, onerror=_refuse_folder):
+
+    def refuse(error: OSError) -> None:
+        # Without the name of the folder, which may be a patient's.
+        raise DataError(f"{place}: a folder below it cannot be read ({why(error)}).") from error
+
+    for folder, folders, names in os.walk(place, onerror=refuse):
         folders.sort()
         links = [name for name in folders if (Path(folder) / name).is_symlink()]
         yield from (Path(folder) / name for name in sorted([*names, *links]))
@@ -71,7 +76,3 @@ def make_output(place: Path, *, source: Path) -> None:
         place.chmod(0o700)
     except OSError as error:
         raise DataError(f"{place}: the folder cannot be made ({why(error)}).") from error
-
-
-def _refuse_folder(error: OSError) -> None:
-    raise DataError(f"{error.filename}: the folder cannot be read ({why(error)}).") from error

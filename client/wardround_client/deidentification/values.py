@@ -10,7 +10,7 @@ _TEXT_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,2})?")
 _ZEROS_IN_FRONT = re.compile(r"^([+-]?)0+(?=\d)")
 _DATE = re.compile(r"(\d{4})(\d{2})(\d{2})")
 _OLD_DATE = re.compile(r"(\d{4})\.(\d{2})\.(\d{2})")  # of ACR-NEMA, PS3.5 6.2
-_GREATEST = 1e7
+_GREATEST = 1e6
 """No measure reaches it; birth dates, telephone numbers and long record numbers do."""
 _LEAST = 1e-12
 _MOST_VALUES = 64
