@@ -25,9 +25,9 @@ class Outcome(StrEnum):
     KEPT = "kept"
     REPLACED = "replaced"
     EMPTIED = "emptied"
-    REMOVED_BY_PROFILE = "removed (profile)"
-    REMOVED_PRIVATE = "removed (private)"
-    REMOVED_UNKNOWN = "removed (not known to be safe)"
+    REMOVED_BY_PROFILE = "removed_by_profile"
+    REMOVED_PRIVATE = "removed_private"
+    REMOVED_UNKNOWN = "removed_unknown"
 
 
 class _Made(NamedTuple):

@@ -62,6 +62,8 @@ def run(source: Path, output: Path, asked: Asked) -> tuple[Report, Path | None]:
         file = home.deidentification / f"{asked.project}.key"
         key = ProjectKey.read_or_make(file, asked.project)
     table = _table(file, asked.project) if asked.table else None
+    if log is not None:
+        log.append("deidentified", project=asked.project)
     with _bar() as watch:
         report = deidentify(
             source,
@@ -71,8 +73,6 @@ def run(source: Path, output: Path, asked: Asked) -> tuple[Report, Path | None]:
             table=table,
             watch=watch,
         )
-    if log is not None:
-        log.append("deidentified", project=asked.project, files=report.written)
     return report, table
 
 

@@ -8,6 +8,12 @@ from typing import Any
 from wardround_client.deidentification.attributes import Outcome
 from wardround_client.deidentification.refusals import LEFT_OUT, Reason
 
+_REMOVED = {
+    Outcome.REMOVED_BY_PROFILE: "by the profile",
+    Outcome.REMOVED_PRIVATE: "private",
+    Outcome.REMOVED_UNKNOWN: "not known to be safe",
+}
+
 
 @dataclass(kw_only=True)
 class Report:
@@ -30,20 +36,24 @@ class Report:
 
     def content(self) -> dict[str, Any]:
         """For a program."""
+        counts = {outcome.value: self.attributes[outcome] for outcome in Outcome}
+        counts["removed"] = sum(self.attributes[outcome] for outcome in _REMOVED)
         return {
             "written": self.written,
             "patients": self.patients,
             "refused": self.refused,
             "left_out": self.left_out,
-            "attributes": {outcome.value: self.attributes[outcome] for outcome in Outcome},
+            "attributes": counts,
         }
 
     def lines(self) -> Iterator[str]:
         """For a person."""
-        yield f"written: {self.written} files of {self.patients} patients"
+        yield f"written: {self.written} (patients: {self.patients})"
         for reason, count in self.refused.items():
             yield f"refused: {count} ({reason})"
         for reason, count in self.left_out.items():
             yield f"left out: {count} ({reason})"
-        for outcome in Outcome:
+        for outcome in (Outcome.KEPT, Outcome.REPLACED, Outcome.EMPTIED):
             yield f"attributes {outcome.value}: {self.attributes[outcome]}"
+        for outcome, which in _REMOVED.items():
+            yield f"attributes removed: {self.attributes[outcome]} ({which})"

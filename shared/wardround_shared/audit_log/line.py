@@ -33,7 +33,7 @@ EVENTS: Mapping[str, str] = {
     "certificate": "a certificate was made or changed",
     # decisions
     "data-set": "a data set was named",
-    "deidentified": "copies of images without identifiers were written",
+    "deidentified": "copies of images without identifiers were to be written",
     "policy": "the policy was read",
     "submitted": "a study was given to the server",
     "offered": "a study was offered to the site",
@@ -122,7 +122,6 @@ FIELDS: Mapping[str, Callable[[object], bool]] = {
     "question": _of(_WORD),
     "data-set": _name,
     "project": _of(_WORD),
-    "files": _count,
     "reservation": _count,
     "ledger": _of(_HEX),
     "epsilon": _measure,
