@@ -75,11 +75,10 @@ def pixel_element(source: "Dataset", new: "Dataset", syntax: "UID") -> "DataElem
         element = source[PIXELS]
         data = bytes(element.value)
         compressed = syntax.is_compressed and not syntax.is_deflated
-        embedded = _overlay_in_pixels(source)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise refused(Reason.DAMAGED) from error
     if compressed:
-        if embedded:
+        if _overlay_in_pixels(source):
             raise refused(Reason.OVERLAY)
         made = DataElement(element.tag, "OB", _encapsulated(data, new, syntax))
         made.is_undefined_length = True
@@ -102,10 +101,10 @@ def _require_described(new: "Dataset") -> None:
 
 
 def _overlay_in_pixels(source: "Dataset") -> bool:
+    """Whether an overlay says that it has more bits than its own one, Overlay Bits Allocated."""
     return any(
-        int(source.get((group, 0x0100)).value or 1) > 1
+        (group, 0x0100) in source and source[group, 0x0100].value not in {1, None}
         for group in range(0x6000, 0x601F, 2)
-        if (group, 0x0100) in source  # Overlay Bits Allocated
     )
 
 

@@ -106,6 +106,7 @@ def test_a_pointer_to_a_tag_that_the_standard_does_not_have_is_emptied():
         (0x00180050, "DS", "1.5", Outcome.KEPT),
         (0x00185101, "CS", "Quist".upper(), Outcome.EMPTIED),
         (0x00280300, "CS", "NO", Outcome.REMOVED_UNKNOWN),
+        (0x00080005, "CS", "ISO_IR 100", Outcome.REMOVED_UNKNOWN),
     ],
 )
 def test_what_is_done_is_counted(tag, vr, value, outcome):
