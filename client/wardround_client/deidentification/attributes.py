@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pydicom.tag import BaseTag
 
 PIXELS = "PixelData"
+PATIENT = ("PatientID", "PatientName")
 _DUMMY_TEXT = "REMOVED"
 _DUMMIES = {"DA": "19000101", "DT": "19000101", "AS": "000Y", "IS": "0", "DS": "0"}
 _TEXTS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT"})
@@ -45,17 +46,18 @@ class Attributes:
     """Makes the new data set of one file."""
 
     def __init__(
-        self, key: ProjectKey, *, days: int, order: Literal["little", "big"] = "little"
+        self, key: ProjectKey, *, patient: str, order: Literal["little", "big"] = "little"
     ) -> None:
         """For a file.
 
         Args:
             key: of the project.
-            days: that dates move back.
+            patient: Patient ID, by which all of the patient's dates move alike.
             order: of the bytes of the file.
         """
         self._key = key
-        self._days = days
+        self._days = key.days(patient)
+        self._pseudonym = key.pseudonym(patient)
         self._order = order
         self.outcomes: Counter[Outcome] = Counter()
 
@@ -87,7 +89,7 @@ class Attributes:
 
         if tag.is_private:
             return _Made(Outcome.REMOVED_PRIVATE), ""
-        rule = self._rule(keyword)
+        rule = self._patient if keyword in PATIENT else self._rule(keyword)
         by_profile = tables.action(tag.group, tag.element)
         if rule is None and by_profile in {None, Action.REMOVE}:
             return (_UNKNOWN if by_profile is None else _Made(Outcome.REMOVED_BY_PROFILE)), ""
@@ -119,6 +121,9 @@ class Attributes:
             if keyword in keywords:
                 return rule
         return None
+
+    def _patient(self, _element: "DataElement", _source: "Dataset", _depth: int) -> _Made:
+        return _Made(Outcome.REPLACED, self._pseudonym)
 
     def _numbers(self, element: "DataElement", _source: "Dataset", _depth: int) -> _Made:
         from pydicom.datadict import dictionary_has_tag, dictionary_VM  # noqa: PLC0415 - as above

@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from wardround_client.deidentification.attributes import Attributes
 from wardround_client.deidentification.pixels import pixel_element, require_known_syntax
@@ -112,9 +112,8 @@ def _rebuilt(source: "FileDataset", key: ProjectKey, looked_at: frozenset[str]) 
     syntax = _syntax(source)
     require_known_syntax(syntax)
     patient = _patient(source)
-    attributes = Attributes(
-        key, days=key.days(patient), order="little" if syntax.is_little_endian else "big"
-    )
+    order: Literal["little", "big"] = "little" if syntax.is_little_endian else "big"
+    attributes = Attributes(key, patient=patient, order=order)
     new = attributes.rebuilt(source)
     new.PatientID = new.PatientName = pseudonym = key.pseudonym(patient)
     if not new.get("SOPInstanceUID"):

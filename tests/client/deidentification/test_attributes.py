@@ -9,11 +9,11 @@ from wardround_client.deidentification.attributes import Attributes, Outcome, co
 from wardround_client.deidentification.project_key import ProjectKey
 
 KEY = ProjectKey(project="lungs", secret=bytes(32))
-DAYS = 60
+PATIENT = next(str(n) for n in range(99_999) if KEY.days(str(n)) == 60)
 
 
 def rebuilt(ds):
-    return Attributes(KEY, days=DAYS).rebuilt(ds)
+    return Attributes(KEY, patient=PATIENT).rebuilt(ds)
 
 
 def item(**attributes):
@@ -98,6 +98,7 @@ def test_a_pointer_to_a_tag_that_the_standard_does_not_have_is_emptied():
         (0x00091001, "LO", "Quist", Outcome.REMOVED_PRIVATE),
         (0x00081030, "LO", "Quist", Outcome.REMOVED_BY_PROFILE),
         (0x00080050, "SH", "Quist", Outcome.EMPTIED),
+        (0x00100010, "PN", "Quist", Outcome.REPLACED),
         (0x00080080, "LO", "Quist", Outcome.REPLACED),
         (0x00181002, "UI", "1.2.3", Outcome.REPLACED),
         (0x00081090, "LO", "Quist", Outcome.REMOVED_UNKNOWN),  # a model, which no table names
@@ -112,7 +113,7 @@ def test_a_pointer_to_a_tag_that_the_standard_does_not_have_is_emptied():
 def test_what_is_done_is_counted(tag, vr, value, outcome):
     ds = Dataset()
     ds.add_new(tag, vr, value)
-    attributes = Attributes(KEY, days=DAYS)
+    attributes = Attributes(KEY, patient=PATIENT)
     made = attributes.rebuilt(ds)
     assert attributes.outcomes == {outcome: 1}
     assert (tag in made) == (outcome in {Outcome.KEPT, Outcome.REPLACED, Outcome.EMPTIED})

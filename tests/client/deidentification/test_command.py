@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import stat
+from datetime import date, timedelta
 
 import pydicom
 import pytest
@@ -55,10 +56,10 @@ def test_a_patient_stays_one_patient_with_dates_as_far_apart_as_before(tmp_path,
     written = [pydicom.dcmread(path) for path in below(tmp_path / "out")]
     days = {}
     for ds in written:
-        days.setdefault(ds.PatientID, []).append(int(ds.StudyDate))
+        days.setdefault(ds.PatientID, []).append(date.fromisoformat(ds.StudyDate))
     assert sorted(len(dates) for dates in days.values()) == [1, 2]
     one, other = next(sorted(dates) for dates in days.values() if len(dates) == 2)
-    assert other - one == 1
+    assert other - one == timedelta(days=1)
     assert len({ds.StudyInstanceUID for ds in written}) == 1
     assert len({ds.SOPInstanceUID for ds in written}) == 3
 

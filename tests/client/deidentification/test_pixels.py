@@ -26,7 +26,7 @@ WORD = b"Quistgaard^Ingeborg!"
 
 def pixels_of(ds, syntax=ExplicitVRLittleEndian):
     key = ProjectKey(project="lungs", secret=bytes(32))
-    return bytes(pixel_element(ds, Attributes(key, days=1).rebuilt(ds), syntax).value)
+    return bytes(pixel_element(ds, Attributes(key, patient="4711").rebuilt(ds), syntax).value)
 
 
 def test_the_image_is_the_same_and_what_is_behind_it_goes():
