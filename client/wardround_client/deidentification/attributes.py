@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PIXELS = "PixelData"
 PATIENT = ("PatientID", "PatientName")
+_FIRST_GROUP = 8
+"""Lower ones are of messages and of file meta information, and have no place in a data set."""
 _DUMMY_TEXT = "REMOVED"
 _DUMMIES = {"DA": "19000101", "DT": "19000101", "AS": "000Y", "IS": "0", "DS": "0"}
 _TEXTS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT"})
@@ -61,37 +63,31 @@ class Attributes:
         self._order = order
         self.outcomes: Counter[Outcome] = Counter()
 
-    def rebuilt(self, source: "Dataset", *, depth: int = 0) -> "Dataset":
-        """A new data set, or item of a sequence.
-
-        Pixel data at the top are neither written nor counted: they are not text. Anywhere deeper
-        they are an icon, and removed.
-        """
+    def rebuilt(self, source: "Dataset") -> "Dataset":
+        """A new data set, or item of a sequence, without pixel data, which pixels.py is for."""
         from pydicom import DataElement, Dataset  # noqa: PLC0415 - slow to import
         from pydicom.datadict import keyword_for_tag  # noqa: PLC0415
 
         new = Dataset()
         for tag in sorted(source.keys()):
             keyword = keyword_for_tag(tag)
-            if keyword == PIXELS and depth == 0:
+            if keyword == PIXELS:
                 continue
-            made, vr = self._made(source, tag, keyword, depth)
+            made, vr = self._made(source, tag, keyword)
             self.outcomes[made.outcome] += 1
             if made.value is not None:
                 value = None if made.outcome is Outcome.EMPTIED else made.value
                 new.add(DataElement(tag, vr, value, already_converted=vr == "SQ"))
         return new
 
-    def _made(
-        self, source: "Dataset", tag: "BaseTag", keyword: str, depth: int
-    ) -> tuple[_Made, str]:
+    def _made(self, source: "Dataset", tag: "BaseTag", keyword: str) -> tuple[_Made, str]:
         from pydicom.datadict import dictionary_VR  # noqa: PLC0415 - slow to import
 
         if tag.is_private:
             return _Made(Outcome.REMOVED_PRIVATE), ""
         rule = self._patient if keyword in PATIENT else self._rule(keyword)
         by_profile = tables.action(tag.group, tag.element)
-        if rule is None and by_profile in {None, Action.REMOVE}:
+        if tag.group < _FIRST_GROUP or (rule is None and by_profile in {None, Action.REMOVE}):
             return (_UNKNOWN if by_profile is None else _Made(Outcome.REMOVED_BY_PROFILE)), ""
         try:
             element = source[tag]
@@ -99,13 +95,13 @@ class Attributes:
             if vr != dictionary_VR(tag) and vr not in dictionary_VR(tag).split(" or "):
                 return _UNKNOWN, ""
             if rule is not None:
-                return rule(element, source, depth), vr
+                return rule(element, source), vr
             assert by_profile is not None
             return self._by_profile(by_profile, element), vr
         except Exception:  # noqa: BLE001 - a parser may raise anything on a damaged value
             return _UNKNOWN, ""
 
-    def _rule(self, keyword: str) -> "Callable[[DataElement, Dataset, int], _Made] | None":
+    def _rule(self, keyword: str) -> "Callable[[DataElement, Dataset], _Made] | None":
         """For what may stay; before the profile, whose dates are shifted (option 113107)."""
         allowed = kept()
         for keywords, rule in (
@@ -122,10 +118,10 @@ class Attributes:
                 return rule
         return None
 
-    def _patient(self, _element: "DataElement", _source: "Dataset", _depth: int) -> _Made:
+    def _patient(self, _element: "DataElement", _source: "Dataset") -> _Made:
         return _Made(Outcome.REPLACED, self._pseudonym)
 
-    def _numbers(self, element: "DataElement", _source: "Dataset", _depth: int) -> _Made:
+    def _numbers(self, element: "DataElement", _source: "Dataset") -> _Made:
         from pydicom.datadict import dictionary_has_tag, dictionary_VM  # noqa: PLC0415 - as above
 
         multiplicity = dictionary_VM(element.tag)
@@ -140,31 +136,31 @@ class Attributes:
             return _EMPTIED
         return _Made(Outcome.KEPT, [values.plain(value, element.VR) for value in found])
 
-    def _terms(self, element: "DataElement", _source: "Dataset", _depth: int) -> _Made:
+    def _terms(self, element: "DataElement", _source: "Dataset") -> _Made:
         found = values.terms(values.listed(element.value), kept().terms[element.keyword])
         return _Made(Outcome.KEPT, found) if found else _EMPTIED
 
-    def _dates(self, element: "DataElement", _source: "Dataset", _depth: int) -> _Made:
+    def _dates(self, element: "DataElement", _source: "Dataset") -> _Made:
         return self._shifted(element)
 
     def _shifted(self, element: "DataElement") -> _Made:
         found = [values.shifted(value, self._days) for value in values.listed(element.value)]
         return _Made(Outcome.REPLACED, found[0]) if len(found) == 1 and found[0] else _EMPTIED
 
-    def _classes(self, element: "DataElement", _source: "Dataset", _depth: int) -> _Made:
+    def _classes(self, element: "DataElement", _source: "Dataset") -> _Made:
         from pydicom.uid import UID  # noqa: PLC0415 - slow to import
 
         uid = UID(str(element.value))
         return _Made(Outcome.KEPT, uid) if uid.type == "SOP Class" else _EMPTIED
 
-    def _sequence(self, element: "DataElement", _source: "Dataset", depth: int) -> _Made:
+    def _sequence(self, element: "DataElement", _source: "Dataset") -> _Made:
         from pydicom.sequence import Sequence  # noqa: PLC0415 - slow to import
 
         # An item that is left empty stays: the n-th item belongs to the n-th frame.
-        items = [self.rebuilt(item, depth=depth + 1) for item in element.value]
+        items = [self.rebuilt(item) for item in element.value]
         return _Made(Outcome.KEPT, Sequence(items)) if any(map(len, items)) else _UNKNOWN
 
-    def _codes(self, element: "DataElement", _source: "Dataset", _depth: int) -> _Made:
+    def _codes(self, element: "DataElement", _source: "Dataset") -> _Made:
         from pydicom.sequence import Sequence  # noqa: PLC0415 - slow to import
 
         meanings = {
@@ -179,7 +175,7 @@ class Attributes:
         items = [code_item(*code, meanings[code]) for code in found if code in meanings]
         return _Made(Outcome.REPLACED, Sequence(items)) if items else _UNKNOWN
 
-    def _table(self, element: "DataElement", source: "Dataset", _depth: int) -> _Made:
+    def _table(self, element: "DataElement", source: "Dataset") -> _Made:
         described = source.get(element.keyword.removesuffix("Data") + "Descriptor")
         if isinstance(described, bytes):
             described = [int.from_bytes(described[:2], self._order)]
@@ -190,7 +186,7 @@ class Attributes:
             fits = len(values.listed(element.value)) == entries
         return _Made(Outcome.KEPT, element.value) if fits else _EMPTIED
 
-    def _empty(self, _element: "DataElement", _source: "Dataset", _depth: int) -> _Made:
+    def _empty(self, _element: "DataElement", _source: "Dataset") -> _Made:
         return _EMPTIED
 
     def _by_profile(self, action: Action, element: "DataElement") -> _Made:

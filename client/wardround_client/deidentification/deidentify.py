@@ -20,7 +20,7 @@ from wardround_client.deidentification.refusals import (
 from wardround_client.deidentification.report import Report
 from wardround_client.deidentification.tree import files_below, make_output, read_file
 from wardround_client.deidentification.writing import state_method, written
-from wardround_client.durable import private_folder, replace
+from wardround_client.durable import private_folder, remove_unfinished, replace
 from wardround_shared.consortium.files import why
 from wardround_shared.errors import DataError, UnreadableError
 
@@ -155,7 +155,11 @@ def _patient(source: "FileDataset") -> str:
 def _write(file: Path, content: bytes) -> None:
     try:
         private_folder(file.parent)
-        replace(file, [content])
+        try:
+            replace(file, [content])
+        except BaseException:  # also when it is interrupted: no half of a file stays
+            remove_unfinished(file.parent)
+            raise
     except OSError as error:
         raise DataError(
             f"{file}: it cannot be written ({why(error)}); the files before it are whole, and the "

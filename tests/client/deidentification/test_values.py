@@ -53,7 +53,17 @@ def test_a_measure_is_one(value):
     "value",
     [
         *(1_000_000, -1_000_000, IS("19500101"), DSfloat("5551234567"), 1e-13),
-        *(float("inf"), float("nan"), "Hvarf", "12a", "1 2", b"Hvarf", None, ["1"]),
+        *(
+            float("inf"),
+            float("nan"),
+            "Hvarf",
+            "12a",
+            "1 2",
+            "0.490112233445566771",
+            b"Hvarf",
+            None,
+            ["1"],
+        ),
     ],
 )
 def test_what_is_more_than_a_measure_is_none(value):
