@@ -139,7 +139,8 @@ def _sign_bits(words: NDArray[Any], new: "Dataset") -> NDArray[Any]:
     """All bits above the stored ones, where the number is negative."""
     above = words.dtype.type(((1 << new.BitsAllocated) - 1) & ~((1 << (new.HighBit + 1)) - 1))
     negative: NDArray[Any] = words >> words.dtype.type(new.HighBit) & words.dtype.type(1)
-    return negative * above
+    signs: NDArray[Any] = negative * above
+    return signs
 
 
 def _has_more(words: NDArray[Any], image: NDArray[Any], mask: Any) -> bool:

@@ -121,6 +121,12 @@ def test_words_behind_the_segments_of_an_rle_frame_go():
     assert cleaned == rle(literal + bytes(len(WORD)), nothing + run + bytes(len(WORD)))
 
 
+def test_words_between_the_header_and_the_segments_of_an_rle_frame_go():
+    planted = struct.pack("<16L", 1, 84, *[0] * 14) + WORD + b"\0" + bytes([3, 1, 2, 3, 4])
+    cleaned = rle_without_rest(planted, segments=1, length=4)
+    assert cleaned == planted.replace(WORD, bytes(len(WORD)))
+
+
 @pytest.mark.parametrize(
     ("frame", "segments"),
     [
