@@ -236,7 +236,10 @@ def deidentify_data(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Write DICOM images without the patient; docs/deidentification.md says what that means."""
+    """Write DICOM images without the patient; docs/deidentification.md says what that means.
+
+    IN is a folder with DICOM files, or one such file; OUT is a folder that is new or empty.
+    """
     with errors():
         from wardround_client.deidentification import command  # noqa: PLC0415 - takes a while
 

@@ -118,6 +118,16 @@ def test_garbage_behind_the_prefix_is_refused_in_silence(capfd, caplog):
     assert "Quist" not in captured.out + captured.err + caplog.text
 
 
+def test_a_value_that_pydicom_warns_of_is_quoted_nowhere(capfd, caplog):
+    data = content(image(SpecificCharacterSet="ISO_IR 100")).replace(b"ISO_IR 100", b"Quistgaard")
+    with pytest.warns(UserWarning, match="Quistgaard"):
+        list(pydicom.dcmread(BytesIO(data)))
+    caplog.clear()
+    _new_file(data, KEY, frozenset())
+    captured = capfd.readouterr()
+    assert "Quist" not in captured.out + captured.err + caplog.text
+
+
 @pytest.mark.parametrize("name", ["DICOMDIR", "DICOMDIR-bigEnd", "DICOMDIR-implicit"])
 def test_a_directory_of_patients_is_left_out(name):
     data = Path(get_testdata_file(f"dicomdirtests/{name}", download=False)).read_bytes()
