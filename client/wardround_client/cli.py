@@ -201,6 +201,61 @@ def check_data(
         raise typer.Exit(1)
 
 
+@data.command(
+    "deidentify",
+    epilog="Example: wardround-site data deidentify /srv/ct /srv/ct-project --project lungs",
+)
+def deidentify_data(
+    *,
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="Folder with DICOM files, or one such file.")
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder that is new or empty.")],
+    home: Annotated[
+        Path | None,
+        typer.Option(envvar="WARDROUND_SITE_HOME", help="Folder of this site; it keeps the key."),
+    ] = None,
+    project: Annotated[
+        str, typer.Option(help="What the images are for; projects cannot be linked.")
+    ] = "default",
+    key: Annotated[
+        Path | None, typer.Option(help="A key file of your own in place of the site's.")
+    ] = None,
+    table: Annotated[
+        bool,
+        typer.Option(
+            "--table", help="Keep a table beside the key of which file and patient is who."
+        ),
+    ] = False,
+    no_text_in: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODALITY",
+            help="Somebody has looked at the images of this modality (CR, say): no text in them.",
+        ),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Write DICOM images without the patient; docs/deidentification.md says what that means.
+
+    IN is a folder with DICOM files, or one such file; OUT is a folder that is new or empty.
+    """
+    with errors():
+        from wardround_client.deidentification import command  # noqa: PLC0415 - takes a while
+
+        asked = command.Asked(
+            home=home, project=project, key=key, table=table, looked_at=tuple(no_text_in or ())
+        )
+        report, where = command.run(source, output, asked)
+    if json_:
+        print_json(report.content())
+        return
+    for line in report.lines():
+        say(line)
+    if where is not None:
+        say(f"{where} says who is who; it must not leave the site.")
+
+
 @study.command("list", epilog="Example: wardround-site study list")
 def list_studies(home: Home, json_: Json = False) -> None:
     """The studies that were offered, those to be decided first."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydicom.data import get_testdata_file
 from typer.testing import CliRunner
 
 from wardround_client import cli as site_cli
@@ -70,11 +71,20 @@ def _pattern(expected: str) -> str:
 
 
 @pytest.fixture
-def desk(tmp_path, monkeypatch, study_file, hospitals):
-    """A working folder with `small.toml` and `data`, and a cache of its own."""
+def desk(tmp_path, monkeypatch, study_file, hospitals, file):
+    """A working folder with `small.toml` and `data`, and a cache of its own.
+
+    For `deidentify.txt` also two images and a text in `images`, in folders named after patients.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WARDROUND_CACHE", "cache")
     Path("cache").mkdir()
+    if file.stem == "deidentify":
+        below = Path("images", "Quist^Ingeborg")
+        below.mkdir(parents=True)
+        for name in ("CT_small.dcm", "MR_small.dcm"):
+            shutil.copy(get_testdata_file(name, download=False), below)
+        (below / "letter.txt").write_text("Dear Ingeborg Quist")
 
 
 @pytest.mark.usefixtures("desk")

@@ -120,6 +120,11 @@ class SiteHome:
         return self.folder / "data.toml"
 
     @property
+    def deidentification(self) -> Path:
+        """The keys under which images were de-identified, one for each project."""
+        return self.folder / "deidentification"
+
+    @property
     def studies(self) -> Path:
         """Studies and what was decided about them."""
         return self.folder / "studies"

@@ -33,6 +33,7 @@ EVENTS: Mapping[str, str] = {
     "certificate": "a certificate was made or changed",
     # decisions
     "data-set": "a data set was named",
+    "deidentified": "copies of images without identifiers were to be written",
     "policy": "the policy was read",
     "submitted": "a study was given to the server",
     "offered": "a study was offered to the site",
@@ -120,6 +121,7 @@ FIELDS: Mapping[str, Callable[[object], bool]] = {
     "attempt": _count,
     "question": _of(_WORD),
     "data-set": _name,
+    "project": _of(_WORD),
     "reservation": _count,
     "ledger": _of(_HEX),
     "epsilon": _measure,

@@ -170,7 +170,9 @@ def test_the_longest_line_can_be_read_again(path, log):
         digest="a" * 128,
         ledger="a" * 128,
         fingerprint="a" * 256,
-        **dict.fromkeys(("study_name", "question", "process", "key", "software"), "a" * 64),
+        **dict.fromkeys(
+            ("study_name", "question", "process", "key", "software", "project"), "a" * 64
+        ),
         **dict.fromkeys(("epsilon", "delta", "seconds"), 1.2345678901234567e-300),
         **dict.fromkeys(
             ("sites", "round", "attempt", "reservation", "version", "protocol", "bytes", "exit"),
