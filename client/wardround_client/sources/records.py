@@ -20,7 +20,7 @@ class RawRecord:
             its class, 1 for an event that was seen, 0 where there are no groups.
         target: what is to be told of it, of the same shape for all examples (tasks/).
         main: table float64 [F] (NaN is missing, a categorical cell its category's index), image
-            [H, W] or [H, W, 3], signal float32 [C, T].
+            [H, W] or [H, W, 3], signal float32 [C, T], texts str [n] of n columns.
         static: float64 [S] where the study has static columns.
         sampling_rate: of a signal, in Hz.
     """

@@ -15,7 +15,8 @@ from wardround_shared.models.cnn import build_cnn
 from wardround_shared.models.cnn1d import build_cnn1d
 from wardround_shared.models.mlp import build_mlp
 from wardround_shared.models.recurrent import build_recurrent
-from wardround_shared.study import Backbone, Cnn, Cnn1d, CnnLstm, Gru, Lstm, Mlp, Model
+from wardround_shared.models.text import build_bilstm
+from wardround_shared.study import Backbone, Bilstm, Cnn, Cnn1d, CnnLstm, Gru, Lstm, Mlp, Model
 
 Answers = Literal["example", "step"]
 
@@ -55,6 +56,8 @@ def build_model(
             return build_cnn1d(model, shapes, outputs)
         case Lstm() | Gru() | CnnLstm():
             return build_recurrent(model, shapes, outputs)
+        case Bilstm():
+            return build_bilstm(model, shapes, outputs)
         case Backbone():
             # MONAI takes seconds to import.
             from wardround_shared.models.backbone import build_backbone  # noqa: PLC0415

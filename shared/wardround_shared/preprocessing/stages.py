@@ -16,6 +16,7 @@ from wardround_shared.study import (
     Crop,
     Data,
     Feature,
+    HashWords,
     Histogram,
     Impute,
     Normalise,
@@ -28,36 +29,44 @@ from wardround_shared.study import (
     Step,
     Study,
     TableData,
+    TextData,
     WfdbData,
     Window,
 )
 
-Kind = Literal["table", "image", "signal"]
+Kind = Literal["table", "image", "signal", "text"]
 ImageStep = Resize | Window | Normalise | Histogram
 SignalStep = Normalise | Resample | BandPass | Crop
 ArrayStep = Impute | Standardise | OneHot
 
 _STAGES: dict[str, int] = {
     **dict.fromkeys(("resize", "window", "histogram", "resample", "band-pass", "crop"), 0),
-    "normalise": 0,
+    **dict.fromkeys(("normalise", "hash-words"), 0),
     **dict.fromkeys(("impute", "standardise", "one-hot"), 1),
     "augment": 2,
 }
 _FOR_IMAGES = {"resize", "window", "normalise", "histogram", "standardise", "augment"}
 _FOR_SIGNALS = {"resample", "band-pass", "normalise", "crop", "standardise", "augment"}
+_FOR_TEXTS = {"hash-words"}
 _FOR_COLUMNS = {"impute", "standardise", "one-hot"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
-    """A study's steps by stage; exactly one of `image` and `signal` can hold any."""
+    """A study's steps by stage; exactly one of `image`, `signal` and `text` can hold any."""
 
     kind: Kind
     features: tuple[Feature, ...]
     image: tuple[ImageStep, ...]
     signal: tuple[SignalStep, ...]
+    text: tuple[HashWords, ...]
     array: tuple[ArrayStep, ...]
     augment: Augment | None
+
+    @property
+    def record(self) -> tuple[Step, ...]:
+        """The steps on single records."""
+        return (*self.image, *self.signal, *self.text)
 
     @property
     def histogram(self) -> Histogram | None:
@@ -77,11 +86,13 @@ def stages(study: Study) -> Stages:
     _check_source(steps, kind, features)
     _check_order(steps)
     _check_columns(steps, features)
+    _check_words(steps, kind)
     result = Stages(
         kind=kind,
         features=features,
         image=tuple(s for s in steps if kind == "image" and isinstance(s, ImageStep)),
         signal=tuple(s for s in steps if kind == "signal" and isinstance(s, SignalStep)),
+        text=tuple(s for s in steps if isinstance(s, HashWords)),
         array=tuple(s for s in steps if isinstance(s, ArrayStep)),
         augment=next((s for s in steps if isinstance(s, Augment)), None),
     )
@@ -95,6 +106,8 @@ def source_kind(data: Data) -> Kind:
     """What one example of this source is."""
     if isinstance(data, TableData):
         return "table"
+    if isinstance(data, TextData):
+        return "text"
     return "signal" if isinstance(data, SignalsData | WfdbData | SequencesData) else "image"
 
 
@@ -111,7 +124,12 @@ def named_features(data: Data) -> tuple[Feature, ...]:
 
 
 def _check_source(steps: Sequence[Step], kind: Kind, features: tuple[Feature, ...]) -> None:
-    allowed = {"table": set(), "image": _FOR_IMAGES, "signal": _FOR_SIGNALS}[kind]
+    allowed = {
+        "table": set(),
+        "image": _FOR_IMAGES,
+        "signal": _FOR_SIGNALS,
+        "text": _FOR_TEXTS,
+    }[kind]
     if features:
         allowed = allowed | _FOR_COLUMNS
     for place, step in enumerate(steps):
@@ -158,6 +176,14 @@ def _check_columns(steps: Sequence[Step], features: tuple[Feature, ...]) -> None
         raise StudyError(
             f"preprocessing.steps: the column {categorical[0]} is categorical and needs a "
             "one-hot step."
+        )
+
+
+def _check_words(steps: Sequence[Step], kind: Kind) -> None:
+    if kind == "text" and len(steps) != 1:
+        raise StudyError(
+            "preprocessing.steps: texts need one hash-words step, which makes numbers of words, "
+            "and nothing else."
         )
 
 

@@ -19,6 +19,7 @@ from wardround_shared.study.data import (
     SiteKey,
     StaticFeature,
     TableData,
+    TextData,
     WfdbData,
 )
 from wardround_shared.study.disclosure import Disclosure, disclosures
@@ -37,6 +38,7 @@ from wardround_shared.study.learning import (
 from wardround_shared.study.models import (
     MODEL_NAMES,
     Backbone,
+    Bilstm,
     Cnn,
     Cnn1d,
     CnnLstm,
@@ -49,6 +51,7 @@ from wardround_shared.study.preprocessing import (
     Augment,
     BandPass,
     Crop,
+    HashWords,
     Histogram,
     Impute,
     Normalise,
@@ -74,6 +77,7 @@ __all__ = [
     "Augment",
     "Backbone",
     "BandPass",
+    "Bilstm",
     "Cnn",
     "Cnn1d",
     "CnnLstm",
@@ -83,6 +87,7 @@ __all__ = [
     "Disclosure",
     "Feature",
     "Gru",
+    "HashWords",
     "Histogram",
     "Identity",
     "ImagesData",
@@ -112,6 +117,7 @@ __all__ = [
     "Survival",
     "TableData",
     "Task",
+    "TextData",
     "Training",
     "WfdbData",
     "Window",
