@@ -48,6 +48,7 @@ def decoded(*texts, length=8, runs=1):
         ("BP 120/80, 5mg\tt.i.d.", ["bp", "000", "00", "0mg", "t", "i", "d"]),
         ("Why? doesn\u2019t 'it'", ["why", "?", "doesn't", "it"]),
         ("Dyspn\u00f6e = DYSPNO\u0308E", ["dyspn\u00f6e", "dyspn\u00f6e"]),
+        ("5\u3392", ["0mhz"]),
         ("\ufb01brosis \uff11\uff12 \u00b2", ["fibrosis", "00", "0"]),
         ("Stra\u00dfe STRASSE", ["strasse", "strasse"]),
         ("\u0926\u0930\u094d\u0926", ["\u0926\u0930\u094d\u0926"]),
