@@ -58,7 +58,7 @@ def test_a_cell_may_have_lines_quotes_and_commas(tmp_path, study, read):
     write(tmp_path, ["p1", "present", 'He said "no",\r\nthen left.', "Doctor: Why?\nPatient: -"])
     (record,), aside, _ = read(study, tmp_path)
     assert record.main.tolist() == ['He said "no",\r\nthen left.', "Doctor: Why?\nPatient: -"]
-    assert (record.patient, record.label, record.site) == ("p1", 1, None)
+    assert (record.patient, int(record.target), record.site) == ("p1", 1, None)
     assert not aside
 
 
@@ -88,7 +88,7 @@ def test_what_cannot_be_used_is_set_aside_in_fixed_phrases(tmp_path, study):
         "the row is not in UTF-8": 1,
     }
     (cohort,) = cohorts.cohorts
-    assert len(cohort.labels) == 20
+    assert len(cohort.targets) == 20
     assert cohort.arrays[0].dtype == np.int32
     assert cohort.arrays[0].shape == (20, 1, 8)
     said = (cohorts.folder / "set-aside.csv").read_text(encoding="utf-8")
@@ -176,7 +176,7 @@ def test_the_public_notes_are_read_whole(shared_data):
 
     study = load_study(find_study("text-mts-dialog"))
     source = open_source(study, folder)
-    labels = Counter(study.study.classes[record.label] for record in source.records())
+    labels = Counter(study.study.classes[int(record.target)] for record in source.records())
     assert sum(labels.values()) == 1301  # as its README counts them
     assert labels["FAM/SOCHX"] == 373
     assert labels["GENHX"] == 302

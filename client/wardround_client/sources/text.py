@@ -40,10 +40,5 @@ class TextSource:
         missing = marks(self._data.missing)
         for example in selection.examples:
             cells = (column[example.row] for column in columns)
-            yield RawRecord(
-                key=example.key,
-                patient=example.patient,
-                site=example.site,
-                label=example.label,
-                main=np.array(["" if canonical(cell) in missing else cell for cell in cells]),
-            )
+            texts = ["" if canonical(cell) in missing else cell for cell in cells]
+            yield example.record(np.array(texts))

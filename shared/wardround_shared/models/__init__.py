@@ -23,7 +23,7 @@ Answers = Literal["example", "step"]
 __all__ = ["Answers", "build_model", "flatten", "parameter_count", "unflatten_"]
 
 
-def build_model(
+def build_model(  # noqa: PLR0911 - one a family
     model: Model,
     shapes: tuple[tuple[int, ...], ...],
     outputs: int,
