@@ -40,7 +40,8 @@ require-secure-aggregation = true
 # With true, a study may train without differential privacy: nothing then bounds what it reveals.
 allow-without-privacy = false
 # The models that a study may ask for; without this line all of them.
-# models = ["mlp", "cnn", "resnet18", "resnet50", "densenet121", "cnn1d", "lstm", "gru", "cnn-lstm"]
+# models = ["mlp", "cnn", "resnet18", "resnet50", "densenet121", "cnn1d", "lstm", "gru", "cnn-lstm",
+#     "bilstm"]
 # When this site answers, in the local time of this machine; without this line always.
 # hours = "20:00-06:00"
 # What it trains on: "cuda" refuses to start without a GPU, "auto" takes one if there is one.

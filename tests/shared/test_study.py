@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wardround_shared.errors import StudyError, UnsupportedError
+from wardround_shared.errors import StudyError
 from wardround_shared.study import Study, check_study, load_study, parse_study
 
 MINIMAL = """
@@ -161,11 +161,6 @@ def test_what_only_matters_to_privacy_or_masks_may_stay_when_they_are_off():
     text = text.replace("secure = false", "secure = true\nring-bits = 16")
     off = ["privacy.mechanism=none", "aggregation.secure=false"]
     assert parse_study(text, origin="s", overrides=off).privacy.private is False
-
-
-def test_what_the_software_cannot_do_is_refused():
-    with pytest.raises(UnsupportedError):
-        parse_study(MINIMAL, origin="s", overrides=["study.task=text-classification"])
 
 
 def test_the_patient_is_the_unit_unless_the_study_says_otherwise():

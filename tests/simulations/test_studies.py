@@ -27,6 +27,7 @@ FOLDERS = {
     "phantom-segmentation": "",
     "pneumonia": "pneumoniamnist",
     "survival-tcga-brca": "survival-tcga-brca",
+    "text-mts-dialog": "text-mts-dialog",
 }
 SHORT = ("training.rounds=1", "training.local-epochs=1", "training.average-last=1")
 

@@ -13,6 +13,7 @@ from wardround_client.sources.records import RawRecord, SetAside, Source
 from wardround_client.sources.sequences import SequenceSource
 from wardround_client.sources.signals import signal_source
 from wardround_client.sources.table import TableSource
+from wardround_client.sources.text import TextSource
 from wardround_client.sources.wfdb import WfdbSource
 from wardround_shared.study import (
     DicomData,
@@ -24,6 +25,7 @@ from wardround_shared.study import (
     SiteKey,
     Study,
     TableData,
+    TextData,
     WfdbData,
 )
 
@@ -53,6 +55,8 @@ def open_source(study: Study, folder: Path) -> Source:  # noqa: PLR0911 - one fo
             return signal_source(study, data, folder)
         case FhirData() as data:
             return FhirSource(study, data, folder)
+        case TextData() as data:
+            return TextSource(study, data, folder)
         case PhantomData() as data:
             written = _written_phantoms(data)
             return dicom_source(study.model_copy(update={"data": written}), written, folder)

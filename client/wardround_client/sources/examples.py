@@ -185,9 +185,9 @@ def _broken(index: Index, data: IndexedData) -> list[SetAside]:
         SetAside(
             key=position,
             site=_site_of_file(file, data.site) if by_file and data.site else None,
-            reason="the row has too few or too many cells",
+            reason=reason,
         )
-        for file, position in index.broken
+        for file, position, reason in index.broken
     ]
 
 

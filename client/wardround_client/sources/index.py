@@ -7,8 +7,10 @@ the study says what they mean: guessing types would make "?" columns of numbers 
 import csv
 import dataclasses
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ from wardround_shared.study import (
     SequencesData,
     SignalsData,
     TableData,
+    TextData,
     WfdbData,
 )
 
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
     import _csv
 
 Cells = list[str]
+
+_LONGEST_TEXT = 1 << 24
+"""Characters of one cell; a longer one is taken for a damaged table."""
+
+_UNDECODED = re.compile("[\udc80-\udcff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +54,7 @@ class Index:
         paths: whose first folder is the site, with `site.folder`.
         files: all files of the index, also those without a row.
         joins: files that gave further columns.
-        broken: file and position of rows that have too few or too many cells.
+        broken: file and position of rows that cannot be used, and the reason.
     """
 
     columns: Mapping[str, Cells]
@@ -57,7 +65,7 @@ class Index:
     paths: Cells
     files: tuple[str, ...]
     joins: tuple[str, ...] = ()
-    broken: tuple[tuple[str, str], ...] = ()
+    broken: tuple[tuple[str, str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -115,6 +123,8 @@ def columns_read(data: IndexedData) -> tuple[str, ...]:
             names += [data.record, *(feature.column for feature in data.static)]
         case SequencesData():
             names += [data.record]
+        case TextData():
+            names += data.text
         case SignalsData():
             names += [feature.column for feature in data.static]
     return tuple(dict.fromkeys(names))
@@ -129,7 +139,7 @@ class _Table:
     header: tuple[str, ...]
     lines: list[int]
     contents: Cells
-    broken: list[int]
+    broken: list[tuple[int, str]]
 
 
 def table_index(data: IndexedData, folder: Path, files: Sequence[Path]) -> Index:
@@ -166,7 +176,9 @@ def table_index(data: IndexedData, folder: Path, files: Sequence[Path]) -> Index
         paths=origins,
         files=tuple(tables),
         broken=tuple(
-            (name, f"{name}:{line}") for name, table in tables.items() for line in table.broken
+            (name, f"{name}:{line}", reason)
+            for name, table in tables.items()
+            for line, reason in table.broken
         ),
     )
     return joined(index, data, folder)
@@ -183,10 +195,19 @@ def _distinct(contents: Iterator[str]) -> Iterator[str]:
 def _read_table(path: Path, data: IndexedData, wanted: Sequence[str], *, header: bool) -> _Table:
     if len(data.delimiter) != 1:
         raise StudyError(f"data.delimiter: {data.delimiter!r} is not one character.")
+    # A text may be long, and one sign of it may be broken. What a quotation mark that is never
+    # closed would swallow is refused: it would be a good part of the table.
+    texts = isinstance(data, TextData)
+    errors = "surrogateescape" if texts else "strict"
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, delimiter=data.delimiter)
+        with (
+            _cells_of(_LONGEST_TEXT if texts else csv.field_size_limit()),
+            path.open(newline="", encoding="utf-8-sig", errors=errors) as file,
+        ):
+            reader = csv.reader(file, delimiter=data.delimiter, strict=texts)
             names = next(reader, []) if header else list(data.columns)
+            if not _decoded(names):
+                raise DataError(f"{path}: this is not a table in UTF-8.")
             return _rows(path, reader, [name.strip() for name in names], wanted)
     except OSError as error:
         raise DataError(f"{path}: {file_fault(error)}.") from error
@@ -194,6 +215,21 @@ def _read_table(path: Path, data: IndexedData, wanted: Sequence[str], *, header:
         raise DataError(f"{path}: this is not a table in UTF-8.") from error
     except csv.Error as error:
         raise DataError(f"{path}: this is not a delimited table ({error}).") from error
+
+
+@contextmanager
+def _cells_of(characters: int) -> Iterator[None]:
+    """Let cells have so many characters; the csv module knows one number for all readers."""
+    before = csv.field_size_limit(characters)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _decoded(cells: Sequence[str]) -> bool:
+    """Whether all cells were UTF-8; what was not is kept as lone surrogates (PEP 383)."""
+    return not any(not cell.isascii() and _UNDECODED.search(cell) for cell in cells)
 
 
 def _rows(path: Path, reader: "_csv.Reader", names: Cells, wanted: Sequence[str]) -> _Table:
@@ -209,7 +245,10 @@ def _rows(path: Path, reader: "_csv.Reader", names: Cells, wanted: Sequence[str]
         if not row:
             continue
         if len(row) != len(names):
-            table.broken.append(reader.line_num)
+            table.broken.append((reader.line_num, "the row has too few or too many cells"))
+            continue
+        if not _decoded(row):
+            table.broken.append((reader.line_num, "the row is not in UTF-8"))
             continue
         cells = [cell.strip() for cell in row]
         table.lines.append(reader.line_num)
@@ -277,7 +316,7 @@ def _join(index: Index, join: Join, data: IndexedData, folder: Path) -> Index:
     added = dataclasses.replace(added, known=known, joins=(*index.joins, join.file))
     if table.broken:
         added = added.noting(
-            f"{join.file}: {len(table.broken)} rows with too few or too many cells were left out."
+            f"{join.file}: {len(table.broken)} rows that cannot be used were left out."
         )
     if not lost:
         return added

@@ -21,7 +21,7 @@ class RawRecord:
         target: what is to be told of it, of the same shape for all examples (tasks/).
         main: table float64 [F] (NaN is missing, a categorical cell its category's index), image
             [H, W] or [H, W, 3], signal float32 [C, T], record over time float64 [F + 1, T]
-            (NaN is missing, the last row holds days).
+            (NaN is missing, the last row holds days), texts str [n] of n columns.
         static: float64 [S] where the study has static columns.
         sampling_rate: of a signal, in Hz.
     """

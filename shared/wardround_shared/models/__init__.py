@@ -16,7 +16,19 @@ from wardround_shared.models.cnn import build_cnn
 from wardround_shared.models.cnn1d import build_cnn1d
 from wardround_shared.models.mlp import build_mlp
 from wardround_shared.models.recurrent import build_recurrent
-from wardround_shared.study import Backbone, Cnn, Cnn1d, CnnLstm, Gru, Lstm, Mlp, Model, UNet
+from wardround_shared.models.text import build_bilstm
+from wardround_shared.study import (
+    Backbone,
+    Bilstm,
+    Cnn,
+    Cnn1d,
+    CnnLstm,
+    Gru,
+    Lstm,
+    Mlp,
+    Model,
+    UNet,
+)
 
 Answers = Literal["example", "step", "pixel"]
 
@@ -65,6 +77,8 @@ def build_model(  # noqa: PLR0911 - one for each family
             from wardround_shared.models.unet import build_unet  # noqa: PLC0415 - slow import
 
             return build_unet(model, shapes, outputs)
+        case Bilstm():
+            return build_bilstm(model, shapes, outputs)
         case Backbone():
             # MONAI takes seconds to import.
             from wardround_shared.models.backbone import build_backbone  # noqa: PLC0415

@@ -14,8 +14,9 @@ _EXAMPLES: dict[str, Shapes] = {
     "table": ((13,),),
     "signal": ((12, 1000),),
     "image": ((1, 224, 224),),
+    "text": ((1, 256),),
 }
-"""One example of each kind: 13 columns, 10 s of 12 leads at 100 Hz, a grey image."""
+"""One example of each kind: 13 columns, 10 s of 12 leads at 100 Hz, a grey image, 256 words."""
 
 _TAKES = {
     "mlp": "table",
@@ -28,6 +29,7 @@ _TAKES = {
     "lstm": "signal",
     "gru": "signal",
     "cnn-lstm": "signal",
+    "bilstm": "text",
 }
 """Kind of example by name; a test compares it with the names that a study may have."""
 

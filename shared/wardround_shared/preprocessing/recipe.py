@@ -28,6 +28,7 @@ from wardround_shared.preprocessing.table import (
     columns_of,
     numeric_positions,
 )
+from wardround_shared.preprocessing.text import decode_text
 from wardround_shared.study import Fill, Impute, OneHot, Resize, SignalsData, Standardise, Study
 
 Fitted = tuple[Mapping[str, Array], ...]
@@ -47,7 +48,8 @@ class Recipe:
     An example is a tuple of arrays, `(main,)` or `(main, static)`. `main` is float64 [F] of a
     table (NaN is missing, a categorical cell holds its category's number), float32 [C, H, W] of an
     image or [bins] after a histogram, float32 [C, T] of a signal, float32 [3 F, T] of a record
-    over time (values, masks, gaps; NaN is missing). `static` is float64 [S].
+    over time (values, masks, gaps; NaN is missing), int32 [N, L] of a text. `static` is
+    float64 [S].
 
     Attributes:
         needs_fit: names of the steps that need sums over sites, in order.
@@ -76,7 +78,7 @@ class Recipe:
             "version": _DECODE_VERSION,
             "kind": plan.kind,
             "sampling_rate": self._sampling_rate,
-            "steps": [step.model_dump(mode="json") for step in (*plan.image, *plan.signal)],
+            "steps": [step.model_dump(mode="json") for step in plan.record],
             "masks": self._masks,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -94,7 +96,7 @@ class Recipe:
 
         Args:
             main: [F] of a table, [H, W] or [H, W, 3] of an image, [C, T] or [T] of a signal,
-                [F + 1, T] of a record over time, the last row being the days.
+                [F + 1, T] of a record over time, the last row being the days, texts [n] of a text.
             static: [S], exactly where the study has static columns.
             sampling_rate: of a signal, in Hz; without it, the study's.
 
@@ -109,6 +111,8 @@ class Recipe:
             return (_cells(main, len(plan.features)),)
         if plan.kind == "image":
             return (decode_image(main, plan.image),)
+        if plan.kind == "text":
+            return (decode_text(main, plan.text[0]),)
         if plan.kind == "record":
             over_time = decode_record(main, plan.observed)
         else:
@@ -179,12 +183,13 @@ class Recipe:
         """Take decoded examples through all array steps.
 
         Args:
-            arrays: [n, ...] each, possibly memory-mapped; they are read by chunks, and float32
-                arrays that no step touches come back as they are.
+            arrays: [n, ...] each, possibly memory-mapped; they are read by chunks, and those
+                that no step touches and that are float32, or the int32 of a text, come back as they
+                are.
             fitted: of every step in `needs_fit`.
 
         Returns:
-            float32 [n, ...] each, without NaN.
+            float32 [n, ...] each, without NaN; int32 [n, N, L] of a text.
 
         Raises:
             CohortError: a cell is missing and the recipe does not impute.
@@ -194,7 +199,8 @@ class Recipe:
         return tuple(self._transform(array, part, fitted) for part, array in enumerate(arrays))
 
     def _transform(self, array: Array, part: int, fitted: Fitted) -> Array:
-        if array.dtype == np.float32 and not any(step.part == part for step in self._steps):
+        ready = (np.float32, np.int32)  # hashes of words would not survive as float32
+        if array.dtype in ready and not any(step.part == part for step in self._steps):
             return array
         end = len(self._steps)
         result = np.empty((len(array), *self._shape(array.shape[1:], part, end)), np.float32)

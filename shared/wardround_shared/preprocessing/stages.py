@@ -18,6 +18,7 @@ from wardround_shared.study import (
     Feature,
     FhirData,
     Fill,
+    HashWords,
     Histogram,
     Impute,
     Normalise,
@@ -30,30 +31,33 @@ from wardround_shared.study import (
     Step,
     Study,
     TableData,
+    TextData,
     WfdbData,
     Window,
 )
 
-Kind = Literal["table", "image", "signal", "record"]
+Kind = Literal["table", "image", "signal", "record", "text"]
 ImageStep = Resize | Window | Normalise | Histogram
 SignalStep = Normalise | Resample | BandPass | Crop
 ArrayStep = Impute | Standardise | Fill | OneHot
 
 _STAGES: dict[str, int] = {
     **dict.fromkeys(("resize", "window", "histogram", "resample", "band-pass", "crop"), 0),
-    "normalise": 0,
+    **dict.fromkeys(("normalise", "hash-words"), 0),
     **dict.fromkeys(("impute", "standardise", "fill", "one-hot"), 1),
     "augment": 2,
 }
 _FOR_IMAGES = {"resize", "window", "normalise", "histogram", "standardise", "augment"}
 _FOR_SIGNALS = {"resample", "band-pass", "normalise", "crop", "standardise", "augment"}
 _FOR_RECORDS = {"standardise", "fill"}
+_FOR_TEXTS = {"hash-words"}
 _FOR_COLUMNS = {"impute", "standardise", "one-hot"}
 _ALLOWED: dict[Kind, set[str]] = {
     "table": set(),
     "image": _FOR_IMAGES,
     "signal": _FOR_SIGNALS,
     "record": _FOR_RECORDS,
+    "text": _FOR_TEXTS,
 }
 # In years, and as FHIR has it (Patient.gender); anything else is missing.
 _OF_PATIENTS = {
@@ -64,7 +68,7 @@ _OF_PATIENTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
-    """A study's steps by stage; at most one of `image` and `signal` holds any.
+    """A study's steps by stage; at most one of `image`, `signal` and `text` holds any.
 
     Attributes:
         features: columns of the part that is a table.
@@ -76,8 +80,14 @@ class Stages:
     observed: int
     image: tuple[ImageStep, ...]
     signal: tuple[SignalStep, ...]
+    text: tuple[HashWords, ...]
     array: tuple[ArrayStep, ...]
     augment: Augment | None
+
+    @property
+    def record(self) -> tuple[Step, ...]:
+        """The steps on single records."""
+        return (*self.image, *self.signal, *self.text)
 
     @property
     def histogram(self) -> Histogram | None:
@@ -97,12 +107,14 @@ def stages(study: Study) -> Stages:
     _check_source(steps, kind, features)
     _check_order(steps)
     _check_columns(steps, features)
+    _check_words(steps, kind)
     result = Stages(
         kind=kind,
         features=features,
         observed=len(study.data.features) if isinstance(study.data, FhirData) else 0,
         image=tuple(s for s in steps if kind == "image" and isinstance(s, ImageStep)),
         signal=tuple(s for s in steps if kind == "signal" and isinstance(s, SignalStep)),
+        text=tuple(s for s in steps if isinstance(s, HashWords)),
         array=tuple(s for s in steps if isinstance(s, ArrayStep)),
         augment=next((s for s in steps if isinstance(s, Augment)), None),
     )
@@ -121,6 +133,8 @@ def source_kind(data: Data) -> Kind:
         return "table"
     if isinstance(data, FhirData):
         return "record"
+    if isinstance(data, TextData):
+        return "text"
     return "signal" if isinstance(data, SignalsData | WfdbData | SequencesData) else "image"
 
 
@@ -198,6 +212,14 @@ def _check_columns(steps: Sequence[Step], features: tuple[Feature, ...]) -> None
         raise StudyError(
             f"preprocessing.steps: the column {categorical[0]} is categorical and needs a "
             "one-hot step."
+        )
+
+
+def _check_words(steps: Sequence[Step], kind: Kind) -> None:
+    if kind == "text" and len(steps) != 1:
+        raise StudyError(
+            "preprocessing.steps: texts need one hash-words step, which makes numbers of words, "
+            "and nothing else."
         )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from wardround_shared.privacy.batch import Batch, Use
 from wardround_shared.privacy.convolution import can_convolve, convolution
+from wardround_shared.privacy.embedding import can_embed, embedding
 from wardround_shared.privacy.gru import gru
 from wardround_shared.privacy.normalisation import group_norm
 from wardround_shared.privacy.recurrent import lstm
@@ -39,6 +40,8 @@ def patched(layer: nn.Module, batch: Batch) -> Forward | None:
     if forward is None or not any(p.requires_grad for p in layer.parameters()):
         return None
     if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) and not can_convolve(layer):
+        return None
+    if isinstance(layer, nn.Embedding) and not can_embed(layer):
         return None
     if isinstance(layer, nn.LSTM) and layer.proj_size:
         return None
@@ -88,6 +91,7 @@ _FORWARDS: dict[type[nn.Module], Forward] = {
     nn.Conv2d: convolution,
     nn.Conv3d: convolution,
     nn.GroupNorm: group_norm,
+    nn.Embedding: embedding,
     nn.LSTM: lstm,
     nn.GRU: gru,
 }

@@ -20,6 +20,7 @@ from wardround_shared.study.data import (
     SiteKey,
     StaticFeature,
     TableData,
+    TextData,
     WfdbData,
 )
 from wardround_shared.study.disclosure import Disclosure, disclosures
@@ -44,6 +45,7 @@ from wardround_shared.study.learning import (
 from wardround_shared.study.models import (
     MODEL_NAMES,
     Backbone,
+    Bilstm,
     Cnn,
     Cnn1d,
     CnnLstm,
@@ -58,6 +60,7 @@ from wardround_shared.study.preprocessing import (
     BandPass,
     Crop,
     Fill,
+    HashWords,
     Histogram,
     Impute,
     Normalise,
@@ -83,6 +86,7 @@ __all__ = [
     "Augment",
     "Backbone",
     "BandPass",
+    "Bilstm",
     "Cnn",
     "Cnn1d",
     "CnnLstm",
@@ -96,6 +100,7 @@ __all__ = [
     "FhirData",
     "Fill",
     "Gru",
+    "HashWords",
     "Histogram",
     "Identity",
     "ImagesData",
@@ -129,6 +134,7 @@ __all__ = [
     "Survival",
     "TableData",
     "Task",
+    "TextData",
     "Training",
     "UNet",
     "WfdbData",

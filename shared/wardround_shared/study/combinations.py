@@ -8,10 +8,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from wardround_shared.errors import StudyError, UnsupportedError
+from wardround_shared.errors import StudyError
 from wardround_shared.study.data import FhirData, ImagesData, Label, SignalsData, WfdbData
 from wardround_shared.study.document import Kind, Study
-from wardround_shared.study.models import Gru, Lstm
+from wardround_shared.study.models import Bilstm, Gru, Lstm
 from wardround_shared.study.preprocessing import Normalise
 from wardround_shared.study.section import Section
 
@@ -24,6 +24,7 @@ _MODALITIES = {
     "signals": "signal",
     "sequences": "sequence",
     "fhir": "record",
+    "text": "text",
 }
 
 _TARGETS: dict[Kind, str] = {
@@ -47,16 +48,19 @@ def check_combinations(study: Study, origin: str) -> None:
     """Refuse what cannot be done, what contradicts itself, and what would have no effect.
 
     Raises:
-        UnsupportedError: not in this version.
         StudyError: naming `origin`, key, value and what to do.
     """
     task, source = study.study.task, study.data.source
-    if task == "text-classification":
-        raise UnsupportedError(f"{origin}: study.task: this version has no text models yet.")
     if study.study.modality != _MODALITIES[source]:
         raise StudyError(
             f'{origin}: study.task: "{task}" does not fit data.source = "{source}"; '
             f'write "{_MODALITIES[source]}-...", or name another source.'
+        )
+    # Hashed words have the shape of a signal, so that no model could tell by itself.
+    if isinstance(study.model, Bilstm) != (source == "text"):
+        raise StudyError(
+            f'{origin}: model.name: "{study.model.name}" does not go with data.source = '
+            f'"{source}"; texts need "bilstm", and no other source does.'
         )
     _check_target(study, origin)
     for idle in _idle(study):

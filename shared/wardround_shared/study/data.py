@@ -271,6 +271,17 @@ class SequencesData(IndexedData):
     length: int = Field(ge=2, le=4096)
 
 
+class TextData(IndexedData):
+    """`source = "text"`: texts in the rows of the index table.
+
+    Attributes:
+        text: columns that are read one after the other as one text.
+    """
+
+    source: Literal["text"]
+    text: tuple[str, ...] = Field(min_length=1)
+
+
 class PhantomData(_Cohort):
     """`source = "phantom"`: seeded chest phantoms, written as real DICOM files on the spot.
 
@@ -348,6 +359,7 @@ Data = Annotated[
     | SignalsData
     | SequencesData
     | FhirData
+    | TextData
     | PhantomData,
     Field(discriminator="source"),
 ]

@@ -6,7 +6,7 @@ hospital reads it before it approves a study; every summary and report of a run 
 
 from dataclasses import dataclass
 
-from wardround_shared.study.data import SignalsData, WfdbData
+from wardround_shared.study.data import SignalsData, TextData, WfdbData
 from wardround_shared.study.document import Study
 from wardround_shared.study.preprocessing import Impute, Standardise
 
@@ -74,6 +74,7 @@ def disclosures(study: Study) -> tuple[Disclosure, ...]:
                 form=f"{form}, in each round",
             )
         )
+        told += _words(study)
     elif _patients_unknown(study):
         told.append(
             Disclosure(
@@ -102,6 +103,19 @@ def _units(study: Study) -> list[Disclosure]:
             what=f"number of training {study.privacy.unit}s",
             purpose="sample rate, steps and noise, which epsilon takes as known",
             form="not sent, but to be guessed from the time a site takes and from refusals",
+        )
+    ]
+
+
+def _words(study: Study) -> list[Disclosure]:
+    if not isinstance(study.data, TextData):
+        return []
+    return [
+        Disclosure(
+            what="which buckets of the hash the words of the site's texts fall into: whoever has a "
+            "list of words can see which of them may be there, and which are not",
+            purpose="the vectors of words that were there change, and no others",
+            form=f"{_form(study)}, in each round, and in the model",
         )
     ]
 

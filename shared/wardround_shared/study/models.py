@@ -97,8 +97,24 @@ class CnnLstm(Section):
     dropout: Dropout = 0.0
 
 
+class Bilstm(Section):
+    """Vectors of hashed words, an LSTM over them in both directions, and their mean and maximum.
+
+    `buckets`: of the hash, words that share one share a vector; `embedding`: numbers of a vector;
+    `hidden`: of each direction; `word_dropout`: share of the words that a step leaves out.
+    """
+
+    name: Literal["bilstm"]
+    buckets: int = Field(default=8192, ge=16, le=2**20)
+    embedding: int = Field(default=32, ge=1)
+    hidden: int = Field(default=32, ge=1)
+    word_dropout: Dropout = 0.0
+    dropout: Dropout = 0.0
+
+
 Model = Annotated[
-    Mlp | Cnn | Backbone | UNet | Cnn1d | Lstm | Gru | CnnLstm, Field(discriminator="name")
+    Mlp | Cnn | Backbone | UNet | Cnn1d | Lstm | Gru | CnnLstm | Bilstm,
+    Field(discriminator="name"),
 ]
 
 MODEL_NAMES: tuple[str, ...] = tuple(

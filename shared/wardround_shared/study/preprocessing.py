@@ -119,6 +119,19 @@ class Crop(Section):
     length: int = Field(ge=1)
 
 
+class HashWords(Section):
+    """Replace each word of a text by a number that every site finds for itself, a hash.
+
+    Attributes:
+        length: words that are kept; of a longer text its first and its last half of them.
+        runs: 1 for words alone, 2 for pairs of neighbours as well, and so on.
+    """
+
+    name: Literal["hash-words"]
+    length: int = Field(default=256, ge=2, le=65_536)
+    runs: int = Field(default=1, ge=1, le=4)
+
+
 class Augment(Section):
     """Random change of training examples only; validation never sees it.
 
@@ -150,6 +163,7 @@ Step = Annotated[
     | Resample
     | BandPass
     | Crop
+    | HashWords
     | Augment,
     Field(discriminator="name"),
 ]

@@ -7,7 +7,7 @@ import torch
 
 from wardround_shared.errors import StudyError
 from wardround_shared.models import build_model, flatten, parameter_count, unflatten_
-from wardround_shared.study import Backbone, Cnn, Cnn1d, CnnLstm, Gru, Lstm, Mlp
+from wardround_shared.study import Backbone, Bilstm, Cnn, Cnn1d, CnnLstm, Gru, Lstm, Mlp
 
 MLP = Mlp(name="mlp", hidden=(7, 5))
 CNN = Cnn(name="cnn", width=8, dense=10)
@@ -16,6 +16,7 @@ FRONT = Lstm.model_validate(
     {"name": "lstm", "hidden": 6, "front": 8, "layers": 2, "bidirectional": True}
 )
 RESNET = Backbone(name="resnet18")
+BILSTM = Bilstm(name="bilstm", buckets=50, embedding=4, hidden=5)
 CNN1D = Cnn1d(name="cnn1d", width=4, blocks=3, dense=9)
 GRU = Gru(name="gru", hidden=6, front=8, bidirectional=True, dense=9)
 RECORDS = Gru(name="gru", hidden=6, dense=9)
@@ -34,15 +35,29 @@ CASES = [
     pytest.param(CNN1D, ((12, 50),), id="cnn1d"),
     pytest.param(CNN1D, ((1, 3), (2,)), id="cnn1d-static"),
     pytest.param(CNN_LSTM, ((3, 41), (2,)), id="cnn-lstm-static"),
+    pytest.param(BILSTM, ((2, 12),), id="bilstm"),
+    pytest.param(BILSTM, ((1, 30), (2,)), id="bilstm-static"),
     pytest.param(RESNET, ((1, 32, 40), (2,)), id="resnet18-static"),
     pytest.param(Backbone(name="resnet50"), ((3, 32, 32),), id="resnet50"),
     pytest.param(Backbone(name="densenet121"), ((1, 32, 32),), id="densenet121"),
 ]
 
 
-def examples(shapes, count: int = 5) -> list[torch.Tensor]:
+def examples(model, shapes, count: int = 5) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(7)
-    return [torch.randn(count, *shape, generator=generator) for shape in shapes]
+    inputs = [torch.randn(count, *shape, generator=generator) for shape in shapes]
+    if isinstance(model, Bilstm):
+        inputs[0] = hashes(count, shapes[0], generator)
+    return inputs
+
+
+def hashes(count, shape, generator) -> torch.Tensor:
+    """Texts of different lengths, as `hash-words` leaves them."""
+    tokens = torch.randint(1, 2**31, (count, *shape), generator=generator, dtype=torch.int32)
+    ends = torch.tensor([shape[1], 1, shape[1] // 2, 3, 2])[:count]
+    for row in range(shape[0]):
+        tokens[:, row].masked_fill_(torch.arange(shape[1]) >= (ends - row)[:, None], 0)
+    return tokens
 
 
 def built(model, shapes) -> torch.nn.Module:
@@ -53,12 +68,12 @@ def built(model, shapes) -> torch.nn.Module:
 @pytest.mark.parametrize(("model", "shapes"), CASES)
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_batch_gives_one_row_of_logits_an_example(model, shapes, count):
-    assert built(model, shapes)(*examples(shapes, count)).shape == (count, 3)
+    assert built(model, shapes)(*examples(model, shapes, count)).shape == (count, 3)
 
 
 @pytest.mark.parametrize(("model", "shapes"), CASES)
 def test_examples_do_not_see_one_another(model, shapes):
-    module, inputs = built(model, shapes), examples(shapes)
+    module, inputs = built(model, shapes), examples(model, shapes)
     order = torch.tensor([3, 0, 4, 1, 2])
     logits = module(*inputs)
     close = {"rtol": 1e-4, "atol": 1e-4}  # 121 layers round differently for one example alone
@@ -69,15 +84,19 @@ def test_examples_do_not_see_one_another(model, shapes):
 @pytest.mark.parametrize(("model", "shapes"), CASES)
 def test_the_gradient_reaches_every_parameter(model, shapes):
     module = built(model, shapes)
-    module(*examples(shapes)).square().sum().backward()
+    module(*examples(model, shapes)).square().sum().backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize(("model", "shapes"), CASES)
+# Words are no numbers to differentiate by; test_text.py changes them instead.
+OF_NUMBERS = [case for case in CASES if not isinstance(case.values[0], Bilstm)]
+
+
+@pytest.mark.parametrize(("model", "shapes"), OF_NUMBERS)
 def test_every_part_of_the_input_reaches_the_output(model, shapes):
-    inputs = [x.requires_grad_() for x in examples(shapes)]
+    inputs = [x.requires_grad_() for x in examples(model, shapes)]
     built(model, shapes)(*inputs).square().sum().backward()
     assert all(x.grad.abs().sum() > 0 for x in inputs)
 
@@ -92,7 +111,7 @@ def test_parameters_survive_the_way_through_a_vector(model, shapes):
     assert not torch.equal(flatten(other), vector)
     unflatten_(other, vector)
     assert torch.equal(flatten(other), vector)
-    inputs = examples(shapes)
+    inputs = examples(model, shapes)
     assert torch.equal(other(*inputs), module(*inputs))
 
 
@@ -128,11 +147,12 @@ def test_initialisation_follows_torchs_random_state(model, shapes):
         (GRU, ((2, 30), (2,))),
         (CNN1D, ((2, 30), (2,))),
         (CNN_LSTM, ((2, 30), (2,))),
+        (BILSTM, ((1, 32), (2,))),
         (RESNET, ((1, 32, 32), (2,))),
     ],
 )
 def test_static_features_that_are_not_there_or_not_expected_are_an_error(model, shapes):
-    inputs = examples(shapes)
+    inputs = examples(model, shapes)
     with pytest.raises(ValueError, match="static"):
         built(model, shapes)(inputs[0])
     with pytest.raises(ValueError, match="static"):
@@ -151,6 +171,7 @@ def test_static_features_that_are_not_there_or_not_expected_are_an_error(model, 
         (GRU, ((1, 28, 28),), "gru takes signals"),
         (CNN1D, ((1, 28, 28),), "cnn1d takes signals"),
         (CNN_LSTM, ((11,),), "cnn-lstm takes signals"),
+        (BILSTM, ((11,),), "bilstm takes texts"),
         (RESNET, ((2, 30),), "resnet18 takes images"),
         (RESNET, ((1, 64, 31),), "at least 32 x 32"),
         (MLP, ((11,), (2,), (2,)), "no model takes"),
@@ -168,7 +189,7 @@ def test_opacus_accepts_every_layer_but_recurrent_ones_which_are_replaced(model,
 
     faults = [str(e) for e in ModuleValidator.validate(built(model, shapes), strict=False)]
     assert [fault for fault in faults if "LSTM" not in fault and "GRU" not in fault] == []
-    assert bool(faults) == isinstance(model, Lstm | Gru | CnnLstm)
+    assert bool(faults) == isinstance(model, Lstm | Gru | CnnLstm | Bilstm)
 
 
 @pytest.mark.parametrize(
@@ -180,12 +201,13 @@ def test_opacus_accepts_every_layer_but_recurrent_ones_which_are_replaced(model,
         (GRU, ((2, 30),)),
         (CNN1D, ((2, 30),)),
         (CNN_LSTM, ((2, 30),)),
+        (BILSTM, ((1, 32),)),
         (RESNET, ((1, 32, 32),)),
     ],
 )
 def test_dropout_acts_in_training_only(model, shapes):
     module = built(model.model_copy(update={"dropout": 0.5}), shapes)
-    inputs = examples(shapes)
+    inputs = examples(model, shapes)
     assert not torch.equal(module(*inputs), module(*inputs))
     module.eval()
     assert torch.equal(module(*inputs), module(*inputs))

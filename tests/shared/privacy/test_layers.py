@@ -209,7 +209,7 @@ def test_evaluation_and_passes_outside_of_a_step_record_nothing(layer):
         nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"),
         nn.LSTM(2, 4, proj_size=3),
         nn.LayerNorm(4),
-        nn.Embedding(3, 4),
+        nn.Embedding(3, 4, padding_idx=0),
         nn.ReLU(),
         type("Own", (nn.Linear,), {})(2, 2),
     ],
