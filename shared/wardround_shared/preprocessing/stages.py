@@ -11,6 +11,7 @@ from typing import Literal
 
 from wardround_shared.errors import StudyError
 from wardround_shared.study import (
+    AnySignals,
     Augment,
     BandPass,
     Crop,
@@ -28,7 +29,6 @@ from wardround_shared.study import (
     Step,
     Study,
     TableData,
-    WfdbData,
     Window,
 )
 
@@ -95,14 +95,14 @@ def source_kind(data: Data) -> Kind:
     """What one example of this source is."""
     if isinstance(data, TableData):
         return "table"
-    return "signal" if isinstance(data, SignalsData | WfdbData | SequencesData) else "image"
+    return "signal" if isinstance(data, AnySignals | SequencesData) else "image"
 
 
 def named_features(data: Data) -> tuple[Feature, ...]:
     """The columns of the part that is a table: `main` of tables, `static` of signals."""
     if isinstance(data, TableData):
         return data.features
-    if not isinstance(data, SignalsData | WfdbData):
+    if not isinstance(data, AnySignals):
         return ()
     return tuple(
         feature if feature.form == "value" else Feature(column=f"{feature.column}, {feature.form}")

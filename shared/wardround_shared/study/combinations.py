@@ -9,7 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wardround_shared.errors import StudyError, UnsupportedError
-from wardround_shared.study.data import ImagesData, Label, SignalsData, WfdbData
+from wardround_shared.study.data import (
+    AnySignals,
+    DicomData,
+    ImagesData,
+    IndexedData,
+    Label,
+    SignalsData,
+    WfdbData,
+)
 from wardround_shared.study.document import Kind, Study
 from wardround_shared.study.models import Gru, Lstm
 from wardround_shared.study.preprocessing import Normalise
@@ -19,8 +27,11 @@ _MODALITIES = {
     "table": "tabular",
     "images": "image",
     "dicom": "image",
+    "nifti": "image",
     "phantom": "image",
     "wfdb": "signal",
+    "edf": "signal",
+    "dicom-waveform": "signal",
     "signals": "signal",
     "sequences": "sequence",
 }
@@ -56,6 +67,7 @@ def check_combinations(study: Study, origin: str) -> None:
             f'write "{_MODALITIES[source]}-...", or name another source.'
         )
     _check_target(study, origin)
+    _check_several(study, origin)
     for idle in _idle(study):
         raise StudyError(
             f"{origin}: {idle.key}: {idle.value} has no effect {idle.because}; {idle.remedy}."
@@ -122,6 +134,25 @@ def _check_label(study: Study, label: Label, origin: str) -> None:
         )
 
 
+def _check_several(study: Study, origin: str) -> None:
+    """Where one file gives several examples, it has to be known whose they are."""
+    data = study.data
+    if not isinstance(data, IndexedData) or data.several_of is None:
+        return
+    key = f"data.{data.several_of}"
+    if data.patient is None:
+        raise StudyError(
+            f"{origin}: {key}: several examples come from one patient then; name the column of "
+            "the patient key in data.patient."
+        )
+    if data.max_per_patient is not None:
+        raise UnsupportedError(
+            f"{origin}: data.max-per-patient: {data.max_per_patient} cannot be combined with "
+            f"{key} in this version, whose number is not known before the files are read; leave "
+            f"it out, and take fewer by {key}."
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Idle:
     """A key without effect; `value` as the file has it."""
@@ -158,6 +189,14 @@ def _idle(study: Study) -> Iterator[_Idle]:
             because="without a front end",
             otherwise="give front the channels of one",
         )
+    if not isinstance(study.data, DicomData):
+        yield from _given(
+            "simulation",
+            study.simulation,
+            ("allow_burned_in_annotation",),
+            because="on anything but DICOM images",
+            otherwise='take source = "dicom"',
+        )
     yield from _idle_in_data(study)
 
 
@@ -178,6 +217,13 @@ def _idle_in_data(study: Study) -> Iterator[_Idle]:
             because="without an annotator",
             otherwise="name the annotator whose beats are meant",
         )
+    if isinstance(data, WfdbData) and data.annotator is not None and data.windows is not None:
+        yield _Idle(
+            key="data.windows",
+            value=f"cutting into {data.windows.length:g} s",
+            because="with an annotator, whose beats are the examples",
+            remedy="leave one of them out",
+        )
     if isinstance(data, SignalsData | WfdbData) and data.patient is None:
         yield from _given(
             "data",
@@ -186,6 +232,7 @@ def _idle_in_data(study: Study) -> Iterator[_Idle]:
             because="without a patient column",
             otherwise="name the column in patient",
         )
+    if isinstance(data, AnySignals) and data.patient is None:
         for place, feature in enumerate(data.static):
             if feature.form != "value":
                 yield _Idle(
@@ -210,7 +257,7 @@ def _idle_in_data(study: Study) -> Iterator[_Idle]:
             because="with arrays",
             otherwise="write the folder into their patterns",
         )
-    if not isinstance(data, SignalsData | WfdbData):
+    if not isinstance(data, AnySignals):
         return
     for place, step in enumerate(study.preprocessing.steps):
         if isinstance(step, Normalise):
