@@ -43,7 +43,9 @@ def read_tags(path: Path, keywords: Collection[str]) -> "Dataset":
             _prune(dataset, tags)
         except InvalidDicomError as error:
             raise UnreadableError("the file is not a DICOM file") from error
-        except OSError:
+        except OSError as error:
+            if error.errno is None:  # raised by pydicom, over a sequence that ends too soon
+                raise UnreadableError(DAMAGED) from error
             raise
         except Exception as error:  # a parser may raise anything on a damaged file
             raise UnreadableError(DAMAGED) from error

@@ -58,7 +58,7 @@ def read_edf(
             # Letters beyond ASCII, such as that for micro, are against the standard and common.
             recording = edfio.read_edf(path, header_encoding="latin-1")
             signal, rate = _signal(recording.signals, leads, unit)
-        except (UnreadableError, OSError):
+        except UnreadableError:
             raise
         except Exception as error:  # a parser may raise anything on a damaged file
             raise UnreadableError(_DAMAGED) from error
