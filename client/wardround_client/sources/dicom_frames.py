@@ -62,7 +62,8 @@ class FrameReader:
             raise UnreadableError(_pixel_fault(self._dataset)) from error
 
     def _frame(self, number: int) -> NDArray[Any]:
-        from pydicom.pixels import apply_color_lut, pixel_array  # noqa: PLC0415
+        from pydicom.pixels.processing import apply_color_lut  # noqa: PLC0415 - slow to import
+        from pydicom.pixels.utils import pixel_array  # noqa: PLC0415
 
         stored: NDArray[Any] = pixel_array(self._dataset, index=number)
         if self._kind == _PALETTE:
@@ -120,7 +121,7 @@ def _functional_groups(dataset: "Dataset", count: int) -> list["Dataset | None"]
 
 def _require_codec(dataset: "Dataset") -> None:
     """Refuse a compressed image that nothing here can decode, with the name of the syntax."""
-    from pydicom.pixels import get_decoder  # noqa: PLC0415 - slow to import
+    from pydicom.pixels.decoders.base import get_decoder  # noqa: PLC0415 - slow to import
 
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     try:
@@ -151,7 +152,7 @@ def _require_shape(image: NDArray[Any], axes: int) -> None:
 
 
 def _grey(stored: NDArray[Any], values: "Dataset", *, voi: bool) -> NDArray[np.float32]:
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut  # noqa: PLC0415 - slow to import
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut  # noqa: PLC0415
 
     image: NDArray[Any] = apply_modality_lut(stored, values)
     low, high = _modality_range(values)

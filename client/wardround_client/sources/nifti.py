@@ -99,9 +99,11 @@ def _volume(path: Path) -> tuple[NDArray[Any], float, float]:
     turns = nibabel.io_orientation(image.affine)
     if not np.isfinite(turns).all():
         raise UnreadableError("the NIfTI file does not say how the volume lies in the patient")
-    stored = np.asarray(image.dataobj.get_unscaled()).reshape(shape[:3])
-    turned = nibabel.apply_orientation(stored, turns)
-    return turned, float(image.dataobj.slope), float(image.dataobj.inter)
+    proxy: Any = image.dataobj
+    stored = np.asarray(proxy.get_unscaled()).reshape(shape[:3])
+    # Of each stored axis: the patient's axis that it is nearest to, and -1 where it is against it.
+    flipped = np.flip(stored, tuple(np.flatnonzero(turns[:, 1] < 0).tolist()))
+    return flipped.transpose(np.argsort(turns[:, 0])), float(proxy.slope), float(proxy.inter)
 
 
 def _seen(plane: NDArray[Any], slope: float, intercept: float) -> NDArray[np.float32]:
