@@ -17,6 +17,7 @@ FOLDERS = {
     "diabetes": "tabular-small",
     "eeg-sleep-features": "eeg-sleep-features",
     "ecg-findings": "ecg-ptbxl",
+    "eeg-mental-arithmetic": "eeg-mental-arithmetic",
     "ecg-norm": "ecg-ptbxl",
     "heart-disease": "heart-disease-uci",
     "icu-mortality": "icu-eicu-demo",

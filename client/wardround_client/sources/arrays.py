@@ -212,7 +212,7 @@ class ArraySource:
         examples: Sequence[Example],
         static: Static | None,
         usual: "_Usual",
-    ) -> Iterator[list[RawRecord | SetAside]]:
+    ) -> Iterator[Sequence[RawRecord | SetAside]]:
         """What each row of a block gives."""
         if not examples:
             return
