@@ -249,8 +249,8 @@ def test_the_policy_says_whether_text_burned_into_images_is_read(tmp_path, cache
     report = check(asked, ward, site="north", cache=cache, rules=open_)
     assert (report.readable, report.set_aside) == (4, {})
     # The cohort that was read under the one policy is not taken under the other.
-    assert len(cohort_for(asked, ward, site="north", cache=cache, rules=open_).labels) == 4
-    assert len(cohort_for(asked, ward, site="north", cache=cache, rules=Rules()).labels) == 3
+    assert len(cohort_for(asked, ward, site="north", cache=cache, rules=open_).targets) == 4
+    assert len(cohort_for(asked, ward, site="north", cache=cache, rules=Rules()).targets) == 3
 
 
 def test_images_that_differ_in_size_are_counted_as_well(tmp_path, cache):

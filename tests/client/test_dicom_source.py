@@ -224,7 +224,7 @@ def test_frames_are_examples_of_one_patient_and_a_lost_file_counts_as_a_file(
     (tmp_path / "labels.csv").write_text("file,finding,patient\na.dcm,present,p\nb.dcm,absent,q\n")
     study = study_of(with_frames('"all"'), task="image-classification")
     records, aside, _ = read(study, tmp_path)
-    assert [(r.key, r.patient, r.label) for r in records] == [
+    assert [(r.key, r.patient, r.stratum) for r in records] == [
         *[(f"labels.csv:2#{number}", "p", 1) for number in (1, 2, 3, 4)],
         ("labels.csv:3", "q", 0),
     ]

@@ -224,7 +224,7 @@ def test_a_folder_of_ecgs_is_read(tmp_path, study_of, read):
     (tmp_path / "labels.csv").write_text("file,kind\na.dcm,present\nb.dcm,absent\n")
     records, aside, _ = read(study_of(TABLE, task="signal-classification"), tmp_path)
     ((one),) = records
-    assert (one.key, one.label, one.sampling_rate) == ("labels.csv:2", 1, 10.0)
+    assert (one.key, one.stratum, one.sampling_rate) == ("labels.csv:2", 1, 10.0)
     # data.unit is mV unless the study says otherwise.
     np.testing.assert_allclose(one.main, STORED.T * 0.002, rtol=1e-6)
     assert [a.key for a in aside] == ["labels.csv:3"]

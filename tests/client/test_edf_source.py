@@ -189,7 +189,7 @@ def test_a_folder_of_recordings_is_read_and_accounted_for(tmp_path, study_of, re
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     study = study_of(TABLE + "unreadable-share = 0.7\n", task="signal-classification")
     records, aside, notes = read(study, tmp_path)
-    assert [(r.key, r.patient, r.label, r.static.tolist()) for r in records] == [
+    assert [(r.key, r.patient, r.stratum, r.static.tolist()) for r in records] == [
         (f"labels.csv:2@{start}", "p", 1, [40.0]) for start in (0, 50, 100, 150)
     ]
     assert {(a.key, a.reason) for a in aside} == {

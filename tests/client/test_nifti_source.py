@@ -189,7 +189,7 @@ def test_a_folder_of_volumes_is_read_and_accounted_for(tmp_path, study_of, read)
     (tmp_path / "labels.csv").write_text(rows)
     text = TABLE + 'axis = "coronal"\nslices = [0.2, 0.8]\nunreadable-share = 0.5\n'
     records, aside, _ = read(study_of(text, task="image-classification"), tmp_path)
-    assert [(r.key, r.patient, r.label) for r in records] == [
+    assert [(r.key, r.patient, r.stratum) for r in records] == [
         ("labels.csv:2#2", "p", 1),
         ("labels.csv:2#5", "p", 1),
     ]

@@ -112,7 +112,7 @@ def folder(tmp_path):
 def test_windows_of_an_array_keep_patient_and_label(folder, study_of, read):
     records, aside, _ = read(study_of(DATA + PATIENT + WINDOWS, **SIGNAL), folder[0])
     assert not aside
-    assert [(r.key, r.patient, r.label) for r in records] == [
+    assert [(r.key, r.patient, r.stratum) for r in records] == [
         (f"a.npz:X:{row}@{start}", "aabb"[row], row % 2) for row in range(4) for start in (0, 8, 16)
     ]
     assert {(r.main.shape, r.sampling_rate) for r in records} == {((2, 8), 4.0)}
