@@ -148,8 +148,8 @@ def _check_several(study: Study, origin: str) -> None:
     if data.max_per_patient is not None:
         raise UnsupportedError(
             f"{origin}: data.max-per-patient: {data.max_per_patient} cannot be combined with "
-            f"{key} in this version, whose number is not known before the files are read; leave "
-            f"it out, and take fewer by {key}."
+            f"{key} in this version: how many examples there are is not known before the files "
+            f"are read; leave it out, and take fewer with {key}."
         )
 
 
