@@ -97,3 +97,14 @@ def test_a_damaged_file_is_read_or_set_aside_and_never_anything_else(tmp_path, n
     read = outcomes & {2, 3}
     assert read
     assert outcomes - read <= PHRASES
+
+
+@pytest.mark.timeout(20)
+def test_a_box_of_no_length_does_not_keep_the_reader_for_ever(tmp_path):
+    whole = Path(get_testdata_file("GDCMJ2K_TextGBR.dcm")).read_bytes()
+    box = whole.index(b"\x00\x00\x00\x0cjP  ") + 12
+    path = tmp_path / "a.dcm"
+    assert image_of(Path(get_testdata_file("GDCMJ2K_TextGBR.dcm"))).shape == (400, 400, 3)
+    path.write_bytes(whole[:box] + b"\0" * 4 + whole[box + 4 :])
+    with pytest.raises(UnreadableError, match="cannot be decoded"):
+        image_of(path)

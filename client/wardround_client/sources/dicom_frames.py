@@ -17,6 +17,7 @@ _GREY = {"MONOCHROME1", "MONOCHROME2"}
 # pydicom turns the first two kinds of YBR into RGB, and the codec of JPEG 2000 the other two.
 _COLOURS = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
 _PALETTE = "PALETTE COLOR"
+_JP2 = b"\x00\x00\x00\x0cjP  "
 # What the modality and VOI transforms of one frame look at.
 _OF_IMAGE = (
     "PhotometricInterpretation",
@@ -55,6 +56,7 @@ class FrameReader:
         """
         _require_codec(self._dataset)
         try:
+            _require_boxes(self._dataset)
             return self._frame(number)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
@@ -134,6 +136,23 @@ def _require_codec(dataset: "Dataset") -> None:
             if syntax is None
             else f"there is no codec here for {syntax.name}; install wardround[codecs]"
         )
+
+
+def _require_boxes(dataset: "Dataset") -> None:
+    """Refuse a JP2 file format header with a box of no length (ISO/IEC 15444-1 I.4).
+
+    pydicom 3.0.2 would go through its boxes for ever.
+    """
+    data: bytes = dataset.PixelData
+    start = data.find(_JP2)
+    while dataset.file_meta.TransferSyntaxUID.is_compressed and start >= 0:
+        place = start + 12
+        while data[place + 4 : place + 8] != b"jp2c":
+            length = int.from_bytes(data[place : place + 4], "big")
+            if length < 8:
+                raise ValueError(length)
+            place += length
+        start = data.find(_JP2, place)
 
 
 def _pixel_fault(dataset: "Dataset") -> str:
