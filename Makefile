@@ -37,11 +37,11 @@ $(VENV)/.created:
 	touch $@
 
 $(RUNTIME): $(VENV)/.created pyproject.toml constraints.txt
-	$(INSTALL) -e '.[codecs]'
+	$(INSTALL) -e '.[codecs,nifti]'
 	touch $@
 
 $(CHECKS): $(RUNTIME)
-	$(INSTALL) -e '.[codecs,ray,dev]'
+	$(INSTALL) -e '.[codecs,nifti,ray,dev]'
 	touch $@
 
 clean:

@@ -185,6 +185,7 @@ def check_data(
     with errors():
         from wardround_client.data_sets import DataSets, check  # noqa: PLC0415 - takes a while
         from wardround_client.enrolment.home import SiteHome  # noqa: PLC0415
+        from wardround_client.policy import load_policy  # noqa: PLC0415
 
         opened = SiteHome.open(home)
         report = check(
@@ -192,6 +193,7 @@ def check_data(
             DataSets(opened.data_sets).get(name),
             site=opened.settings().name,
             cache=opened.cache,
+            rules=load_policy(opened.policy).rules,
         )
     if json_:
         print_json(dataclasses.asdict(report))
@@ -500,15 +502,20 @@ def _circumstances(home: Any, study: Any, data_set: str | None) -> Any:
     from wardround_client.policy import load_policy  # noqa: PLC0415
     from wardround_client.statement import Circumstances  # noqa: PLC0415
 
-    protected = None
+    protected, policy = None, load_policy(home.policy)
     if data_set is not None:
-        found = DataSets(home.data_sets).get(data_set)
-        protected = check(study, found, site=home.settings().name, cache=home.cache).protected
+        protected = check(
+            study,
+            DataSets(home.data_sets).get(data_set),
+            site=home.settings().name,
+            cache=home.cache,
+            rules=policy.rules,
+        ).protected
     return Circumstances(
         data_set=data_set or study.study.name,
         protected=protected,
         sites=len(membership(home).roster.lines) if home.joined else None,
-        policy=load_policy(home.policy),
+        policy=policy,
         ledger=Ledger.open(home.folder, site=None),
     )
 

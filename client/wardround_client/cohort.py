@@ -158,6 +158,7 @@ def build_cohorts(
     cache: Path,
     partition: Partition | None = None,
     hospital: str | None = None,
+    burned_in: bool = False,
     progress: Progress = unwatched,
 ) -> CohortSet:
     """Read and decode the data once, group it by site, and keep the result.
@@ -172,6 +173,7 @@ def build_cohorts(
         partition: deals the examples to virtual sites instead.
         hospital: name of the one site that all the data belong to, whatever site key the study
             has for simulations: for a site that opens its own data.
+        burned_in: whether images whose header says that text is burned in may be read.
         progress: is told of each record that was read.
 
     Raises:
@@ -182,8 +184,8 @@ def build_cohorts(
     """
     if hospital is not None:
         study = _without_site_key(study)
-    source, recipe = open_source(study, folder), Recipe(study)
-    target = cache / _key(study, source, recipe, partition, hospital)
+    source, recipe = open_source(study, folder, burned_in=burned_in), Recipe(study)
+    target = cache / _key(study, source, recipe, partition, hospital, burned_in=burned_in)
     kept = kept_cohorts(target)
     if kept is not None:
         return kept
@@ -215,6 +217,8 @@ def _key(
     recipe: Recipe,
     partition: Partition | None,
     hospital: str | None,
+    *,
+    burned_in: bool,
 ) -> str:
     data = study.data.model_dump(mode="json", by_alias=True)
     content = {
@@ -229,6 +233,8 @@ def _key(
     }
     if hospital is not None:
         content["hospital"] = hospital
+    if burned_in:
+        content["burned-in"] = True
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -23,6 +23,7 @@ from wardround_client.account import require_plan, units_of
 from wardround_client.cohort import Cohort, CohortSet, build_cohorts
 from wardround_client.cohort_pool import read_pool
 from wardround_client.durable import replace
+from wardround_client.rules import Rules
 from wardround_client.sources import SetAside, Source, open_source
 from wardround_shared.consortium.files import why
 from wardround_shared.errors import CohortError, DataError, PrivacyError
@@ -38,6 +39,9 @@ DATA = "data.toml"
 _KINDS = get_args(get_args(Data)[0])
 SOURCES = tuple(get_args(kind.model_fields["source"].annotation)[0] for kind in _KINDS)
 """Every kind of data that a study can ask for."""
+
+_CAUTIOUS = Rules()
+"""Those of a policy file that says nothing."""
 
 
 class DataSet(Section):
@@ -142,27 +146,44 @@ class DataSets:
             raise DataError(f"{self._file}: it cannot be written ({why(error)}).") from error
 
 
-def cohort_for(study: Study, data_set: DataSet, *, site: str, cache: Path) -> Cohort:
+def cohort_for(
+    study: Study, data_set: DataSet, *, site: str, cache: Path, rules: Rules = _CAUTIOUS
+) -> Cohort:
     """The one cohort that this site brings to a study: all of the data set, under its own name.
 
     The study's site key is for simulations, where one folder holds several hospitals; here it has
     no say. A second call opens no patient file.
 
+    Args:
+        study: that asks for it.
+        data_set: to read.
+        site: name of this site.
+        cache: of decoded cohorts.
+        rules: of the site's policy, which say what may be read of it.
+
     Raises:
         CohortError, DataError, StudyError: as `build_cohorts`.
         DataError: the data set is of another kind than the study wants.
     """
-    (cohort,) = _cohorts_for(study, data_set, site=site, cache=cache).cohorts
+    (cohort,) = _cohorts_for(study, data_set, site=site, cache=cache, rules=rules).cohorts
     return cohort
 
 
-def _cohorts_for(study: Study, data_set: DataSet, *, site: str, cache: Path) -> CohortSet:
+def _cohorts_for(
+    study: Study, data_set: DataSet, *, site: str, cache: Path, rules: Rules
+) -> CohortSet:
     if data_set.source != study.data.source:
         raise DataError(
             f"The study wants data of the kind {study.data.source}, and the data set holds "
             f"{data_set.source}; take another data set."
         )
-    return build_cohorts(study, data_set.path, cache=cache, hospital=site)
+    return build_cohorts(
+        study,
+        data_set.path,
+        cache=cache,
+        hospital=site,
+        burned_in=rules.allow_burned_in_annotation,
+    )
 
 
 # --- what a data set gives to a study ----------------------------------------------------------
@@ -204,7 +225,9 @@ class Report:
     notes: tuple[str, ...]
 
 
-def check(study: Study, data_set: DataSet, *, site: str, cache: Path) -> Report:
+def check(
+    study: Study, data_set: DataSet, *, site: str, cache: Path, rules: Rules = _CAUTIOUS
+) -> Report:
     """Read all of a data set as the study would, and count.
 
     Args:
@@ -212,15 +235,16 @@ def check(study: Study, data_set: DataSet, *, site: str, cache: Path) -> Report:
         data_set: to read.
         site: name of this site.
         cache: of decoded cohorts; a cohort that can be used is kept there.
+        rules: of the site's policy.
 
     Raises:
         DataError: the data are of another kind, a file or column is not there, or the cache cannot
             be written.
     """
     try:
-        cohorts = _cohorts_for(study, data_set, site=site, cache=cache)
+        cohorts = _cohorts_for(study, data_set, site=site, cache=cache, rules=rules)
     except CohortError as error:
-        return _unusable(study, data_set, error, cache)
+        return _unusable(study, data_set, error, cache, rules)
     (cohort,) = cohorts.cohorts
     return Report(
         training=_side(study, cohort, cohort.train),
@@ -233,10 +257,12 @@ def check(study: Study, data_set: DataSet, *, site: str, cache: Path) -> Report:
     )
 
 
-def _unusable(study: Study, data_set: DataSet, error: CohortError, cache: Path) -> Report:
+def _unusable(
+    study: Study, data_set: DataSet, error: CohortError, cache: Path, rules: Rules
+) -> Report:
     """Count nevertheless: whoever has to mend the data needs to know what is wrong with it all."""
-    source, aside = open_source(study, data_set.path), Counter[str]()
-    readable = 0
+    source = open_source(study, data_set.path, burned_in=rules.allow_burned_in_annotation)
+    readable, aside = 0, Counter[str]()
     # What no source can get past, an unknown label say, is the problem that is told already.
     with suppress(CohortError):
         for outcome in _outcomes(study, source, cache):

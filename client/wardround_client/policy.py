@@ -39,6 +39,8 @@ minimum-cohort = 3
 require-secure-aggregation = true
 # With true, a study may train without differential privacy: nothing then bounds what it reveals.
 allow-without-privacy = false
+# With true, DICOM images are read whose header says that text is burned in: a name, perhaps.
+allow-burned-in-annotation = false
 # The models that a study may ask for; without this line all of them.
 # models = ["mlp", "cnn", "resnet18", "resnet50", "densenet121", "cnn1d", "lstm", "gru", "cnn-lstm",
 #     "bilstm"]

@@ -92,6 +92,8 @@ class Rules(Section):
         minimum_cohort: fewest sites of any sum that this site gives its part to.
         require_secure_aggregation: whether the server must not see this site's part by itself.
         allow_without_privacy: whether a study may train without differential privacy.
+        allow_burned_in_annotation: whether DICOM images are read whose header says that they have
+            text burned in, which may name the patient.
         models: names that a study may ask for; without it all.
         hours: local time in which this site answers; without it always.
         device: what the site trains on.
@@ -100,6 +102,7 @@ class Rules(Section):
     minimum_cohort: Annotated[StrictInt, Field(ge=1)] = SMALLEST_COHORT
     require_secure_aggregation: StrictBool = True
     allow_without_privacy: StrictBool = False
+    allow_burned_in_annotation: StrictBool = False
     models: (
         Annotated[tuple[Annotated[str, AfterValidator(_known_model)], ...], Field(min_length=1)]
         | None

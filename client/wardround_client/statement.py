@@ -15,7 +15,7 @@ from wardround_client.rules import Hours, fewest_sites
 from wardround_client.sources.index import columns_read
 from wardround_shared.errors import PrivacyError
 from wardround_shared.privacy.accounting import epsilon_spent
-from wardround_shared.study import FhirData, IndexedData, Study, disclosures
+from wardround_shared.study import DicomData, FhirData, IndexedData, Study, disclosures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +93,12 @@ def _computed(study: Study, circumstances: Circumstances) -> Iterator[str]:
         yield f"Columns that are read: {', '.join(columns_read(study.data))}."
     if isinstance(study.data, FhirData):
         yield from _resources_read(study.data)
+    if isinstance(study.data, DicomData):
+        allowed = circumstances.policy.rules.allow_burned_in_annotation
+        yield (
+            "Images whose header says that text is burned in are "
+            + ("read, as this site's policy allows." if allowed else "left out.")
+        )
     yield "No code comes with a study: what is computed is in the software that is installed here."
 
 

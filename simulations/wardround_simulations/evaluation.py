@@ -84,7 +84,12 @@ def evaluate_run(path: Path, data: Path | None, *, cache: Path) -> dict[str, Any
         data = phantom_folder(study.data, cache=cache, seed=_OTHER_PATIENTS)
     task = task_of(study)
     recipe = Recipe(study)
-    cohorts = build_cohorts(_unthinned(study), data, cache=cache, partition=None)
+    cohorts = build_cohorts(
+        _unthinned(study),
+        data,
+        cache=cache,
+        burned_in=study.simulation.allow_burned_in_annotation,
+    )
     per_site = {}
     for cohort in cohorts.cohorts:
         examples = Examples(

@@ -211,7 +211,13 @@ def read_cohorts(settings: Settings) -> CohortSet:
     partition = (
         None if sites is None else partition_of(study.simulation, sites=sites, seed=settings.seed)
     )
-    return build_cohorts(study, data, cache=settings.cache, partition=partition)
+    return build_cohorts(
+        study,
+        data,
+        cache=settings.cache,
+        partition=partition,
+        burned_in=study.simulation.allow_burned_in_annotation,
+    )
 
 
 def check_sites(study: Study, cohorts: CohortSet) -> None:

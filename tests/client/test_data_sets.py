@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import RAMP
+from dicom_files import write as write_dicom
 from hospitals import STUDY
 
 from wardround_client.cohort import build_cohorts
 from wardround_client.data_sets import SOURCES, DataSet, DataSets, check, cohort_for
+from wardround_client.rules import Rules
 from wardround_shared.errors import CohortError, DataError
 from wardround_shared.study import parse_study
 
@@ -222,6 +225,32 @@ def test_a_check_of_nothing_usable_says_so(tmp_path, cache):
     report = check(study("data.unreadable-share=1.0"), ward, site="north", cache=cache)
     assert report.readable == 0
     assert report.problems[0].startswith("No example is left")
+
+
+def test_the_policy_says_whether_text_burned_into_images_is_read(tmp_path, cache):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    said = ["NO", "YES", "NO", "NO"]
+    for number, word in enumerate(said):
+        write_dicom(scans / f"{number}.dcm", RAMP, bits=8, BurnedInAnnotation=word)
+    rows = [f"{n}.dcm,{('absent', 'present')[n % 2]},p{n}" for n in range(4)]
+    (scans / "labels.csv").write_text("\n".join(["file,finding,patient", *rows]))
+    text = (
+        STUDY[: STUDY.index("[data]")].replace("tabular", "image")
+        + '[data]\nsource = "dicom"\ntable = ["labels.csv"]\nfile = "file"\npatient = "patient"\n'
+        'label = { column = "finding" }\n[simulation]\nallow-burned-in-annotation = true\n'
+        + STUDY[STUDY.index("[model]") :].partition("[simulation]")[0]
+    )
+    asked, ward = parse_study(text, origin="test"), DataSet(path=scans, source="dicom")
+    reason = "the DICOM file says that text is burned into the image"
+    # Whatever the study says of simulations, and also where nobody says what the policy is.
+    assert check(asked, ward, site="north", cache=cache).set_aside == {reason: 1}
+    open_ = Rules(**{"allow-burned-in-annotation": True})
+    report = check(asked, ward, site="north", cache=cache, rules=open_)
+    assert (report.readable, report.set_aside) == (4, {})
+    # The cohort that was read under the one policy is not taken under the other.
+    assert len(cohort_for(asked, ward, site="north", cache=cache, rules=open_).targets) == 4
+    assert len(cohort_for(asked, ward, site="north", cache=cache, rules=Rules()).targets) == 3
 
 
 def test_images_that_differ_in_size_are_counted_as_well(tmp_path, cache):

@@ -1,4 +1,4 @@
-"""DICOM: the right units whatever the vendor wrote, and never a tag that names a patient."""
+"""DICOM: the right units whatever the vendor wrote, and one account of what a study takes."""
 
 import warnings
 from pathlib import Path
@@ -6,39 +6,15 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from dicom_files import FRAMES, RAMP, image_of, write
 from pydicom.data import get_testdata_file
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from wardround_client.sources.dicom import read_dicom, read_header
-from wardround_shared.errors import UnreadableError
-
-RAMP = np.arange(12).reshape(3, 4)
-
-
-def write(path: Path, stored: np.ndarray, *, bits: int, signed: bool = False, **tags) -> Path:
-    """A small single-frame file; `tags` override or add elements."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.PatientName = "Not^Read"
-    dataset.PatientID = "not-read"
-    dataset.Rows, dataset.Columns = stored.shape
-    dataset.SamplesPerPixel = 1
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.BitsAllocated = 8 if bits <= 8 else 16
-    dataset.BitsStored, dataset.HighBit = bits, bits - 1
-    dataset.PixelRepresentation = int(signed)
-    kind = f"{'i' if signed else 'u'}{dataset.BitsAllocated // 8}"
-    dataset.PixelData = stored.astype(f"<{kind}").tobytes()
-    dataset["PixelData"].VR = "OW"
-    for name, value in tags.items():
-        setattr(dataset, name, value)
-    dataset.save_as(path, enforce_file_format=True)
-    return path
+from wardround_client.sources import open_source
+from wardround_client.sources.dicom import ALLOWED_TAGS
+from wardround_client.sources.dicom_header import read_tags
+from wardround_shared.errors import CohortError, StudyError, UnreadableError, UnsupportedError
 
 
 @pytest.mark.parametrize(("bits", "signed"), [(8, False), (10, False), (12, True), (16, True)])
@@ -47,14 +23,14 @@ def test_rescale_gives_modality_units_at_any_depth(tmp_path, bits, signed):
     path = write(
         tmp_path / "a.dcm", stored, bits=bits, signed=signed, RescaleSlope=2, RescaleIntercept=-1024
     )
-    image = read_dicom(path)
+    image = image_of(path)
     assert image.dtype == np.float32
     np.testing.assert_array_equal(image, stored * 2.0 - 1024)
 
 
 def test_monochrome1_is_inverted_within_the_range_of_the_file(tmp_path):
     path = write(tmp_path / "a.dcm", RAMP, bits=10, PhotometricInterpretation="MONOCHROME1")
-    np.testing.assert_array_equal(read_dicom(path), 1023.0 - RAMP)
+    np.testing.assert_array_equal(image_of(path), 1023.0 - RAMP)
 
 
 def test_inversion_comes_after_the_rescale(tmp_path):
@@ -68,12 +44,12 @@ def test_inversion_comes_after_the_rescale(tmp_path):
         RescaleIntercept=10,
     )
     # -128..127 becomes -374..391; their sum less the value is the inverted value.
-    np.testing.assert_array_equal(read_dicom(path), 17.0 - ((RAMP - 5) * 3 + 10))
+    np.testing.assert_array_equal(image_of(path), 17.0 - ((RAMP - 5) * 3 + 10))
 
 
 def test_bits_above_those_stored_are_ignored(tmp_path):
     path = write(tmp_path / "a.dcm", RAMP + 0xF000, bits=12)
-    np.testing.assert_array_equal(read_dicom(path), RAMP)
+    np.testing.assert_array_equal(image_of(path), RAMP)
 
 
 def lut(entries, first, depth) -> Dataset:
@@ -88,7 +64,7 @@ def test_a_modality_lut_is_applied(tmp_path):
     item = lut([100 + i * i for i in range(12)], 0, 16)
     item.ModalityLUTType = "OD"
     path = write(tmp_path / "a.dcm", RAMP, bits=8, ModalityLUTSequence=Sequence([item]))
-    np.testing.assert_array_equal(read_dicom(path), 100.0 + RAMP**2)
+    np.testing.assert_array_equal(image_of(path), 100.0 + RAMP**2)
 
 
 def test_the_voi_window_is_applied_only_when_asked_for(tmp_path):
@@ -101,8 +77,8 @@ def test_the_voi_window_is_applied_only_when_asked_for(tmp_path):
         RescaleSlope=1,
         RescaleIntercept=0,
     )
-    np.testing.assert_array_equal(read_dicom(path), RAMP)
-    windowed = read_dicom(path, voi=True)
+    np.testing.assert_array_equal(image_of(path), RAMP)
+    windowed = image_of(path, voi=True)
     # PS3.3 C.11.2.1.2.1: x <= c - 0.5 - (w - 1) / 2 is the minimum, above the other end maximum.
     expected = np.clip(((RAMP - 5.5) / 3 + 0.5) * 255, 0, 255)
     np.testing.assert_allclose(windowed, expected, rtol=1e-6)
@@ -117,12 +93,12 @@ def test_a_voi_lut_decides_the_range_of_the_inversion(tmp_path):
         VOILUTSequence=Sequence([item]),
         PhotometricInterpretation="MONOCHROME1",
     )
-    np.testing.assert_array_equal(read_dicom(path, voi=True), 255.0 - RAMP * 10)
+    np.testing.assert_array_equal(image_of(path, voi=True), 255.0 - RAMP * 10)
 
 
 def test_tags_outside_the_list_are_never_parsed(tmp_path):
     path = write(tmp_path / "a.dcm", RAMP, bits=8, InstitutionName="Not Read", StudyDate="20200101")
-    dataset = read_header(path)
+    dataset = read_tags(path, ALLOWED_TAGS)
     for name in ("PatientName", "PatientID", "InstitutionName", "StudyDate"):
         assert name not in dataset
     assert "PixelData" in dataset
@@ -142,13 +118,13 @@ def test_tags_outside_the_list_are_never_parsed(tmp_path):
 def test_transfer_syntaxes_of_one_image_agree(name, like):
     pytest.importorskip("openjpeg", reason="the extra 'codecs' is not installed")
     np.testing.assert_array_equal(
-        read_dicom(Path(get_testdata_file(name))), read_dicom(Path(get_testdata_file(like)))
+        image_of(Path(get_testdata_file(name))), image_of(Path(get_testdata_file(like)))
     )
 
 
 def test_lossy_jpeg_of_12_bit_is_read():
     pytest.importorskip("libjpeg", reason="the extra 'codecs' is not installed")
-    image = read_dicom(Path(get_testdata_file("JPGExtended.dcm")))
+    image = image_of(Path(get_testdata_file("JPGExtended.dcm")))
     assert image.shape == (1024, 256)
     assert image.max() > 255
 
@@ -157,16 +133,16 @@ def test_lossy_jpeg_of_12_bit_is_read():
     ("name", "reason"),
     [
         ("MR_truncated.dcm", "the pixel data is truncated or damaged"),
-        ("examples_palette.dcm", "not greyscale"),
-        ("rtdose.dcm", "8 to 16 bits"),
-        ("nested_priv_SQ.dcm", "not greyscale|no pixel data"),
+        ("rtdose.dcm", "more than one frame"),
+        ("nested_priv_SQ.dcm", "neither grey nor in colours"),
+        ("waveform_ecg.dcm", "no pixel data"),
         ("no_meta.dcm", "not a DICOM file"),
         ("badVR.dcm", "8 to 16 bits|damaged"),
     ],
 )
 def test_what_is_no_such_image_has_its_reason(name, reason):
     with pytest.raises(UnreadableError, match=reason):
-        read_dicom(Path(get_testdata_file(name)))
+        image_of(Path(get_testdata_file(name)))
 
 
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.5, 0.9, 0.999])
@@ -177,13 +153,13 @@ def test_a_file_cut_anywhere_is_unreadable(tmp_path, share):
     path = tmp_path / "a.dcm"
     path.write_bytes(whole[: int(end * share)])
     with pytest.raises(UnreadableError):
-        read_dicom(path)
+        image_of(path)
 
 
 def test_more_than_one_frame_is_refused(tmp_path):
-    path = write(tmp_path / "a.dcm", RAMP, bits=8, NumberOfFrames=2)
+    path = write(tmp_path / "a.dcm", np.stack([RAMP, RAMP]), bits=8)
     with pytest.raises(UnreadableError, match="more than one frame"):
-        read_dicom(path)
+        image_of(path)
 
 
 def test_warnings_about_the_header_do_not_come_through(tmp_path):
@@ -193,7 +169,7 @@ def test_warnings_about_the_header_do_not_come_through(tmp_path):
         dataset = pydicom.dcmread(path)
         dataset.PixelData += b"\0" * 6
         dataset.save_as(path)
-    np.testing.assert_array_equal(read_dicom(path), RAMP)
+    np.testing.assert_array_equal(image_of(path), RAMP)
 
 
 TABLE = """
@@ -232,3 +208,62 @@ def test_phantoms_read_from_the_folder_that_they_were_written_to(tmp_path, study
     records, aside, _ = read(study, tmp_path)
     assert [(r.site, r.patient, r.stratum) for r in records] == [("site-1", "p1", 1)]
     assert not aside
+
+
+def with_frames(frames: str, *, patient: bool = True) -> str:
+    table = TABLE if patient else TABLE.replace('patient = "patient"\n', "")
+    return f"{table}frames = {frames}\n"
+
+
+def test_frames_are_examples_of_one_patient_and_a_lost_file_counts_as_a_file(
+    tmp_path, study_of, read
+):
+    (tmp_path / "scans").mkdir()
+    write(tmp_path / "scans" / "a.dcm", FRAMES, bits=8)
+    write(tmp_path / "scans" / "b.dcm", RAMP, bits=8)
+    (tmp_path / "labels.csv").write_text("file,finding,patient\na.dcm,present,p\nb.dcm,absent,q\n")
+    study = study_of(with_frames('"all"'), task="image-classification")
+    records, aside, _ = read(study, tmp_path)
+    assert [(r.key, r.patient, r.stratum) for r in records] == [
+        *[(f"labels.csv:2#{number}", "p", 1) for number in (1, 2, 3, 4)],
+        ("labels.csv:3", "q", 0),
+    ]
+    assert not aside
+    (tmp_path / "scans" / "b.dcm").write_bytes(b"no DICOM")
+    with pytest.raises(CohortError, match=r"1 of 2 files cannot be read \(labels.csv:3 for one\)"):
+        read(study, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "frames", ['"last"', "[]", "[0]", "[1.5]", "[true]", "[-1]", "1", '["middle"]']
+)
+def test_frames_that_are_none_are_refused(study_of, frames):
+    with pytest.raises(StudyError, match=r'data.frames: write "middle", "all", or a list'):
+        study_of(with_frames(frames), task="image-classification")
+
+
+def test_several_frames_need_a_patient_key_and_take_no_bound_by_rows(study_of):
+    with pytest.raises(StudyError, match=r"data.frames: .* in data.patient"):
+        study_of(with_frames('"all"', patient=False), task="image-classification")
+    with pytest.raises(UnsupportedError, match=r"data.max-per-patient: 3 cannot be combined"):
+        study_of(with_frames("[1, 2]\nmax-per-patient = 3"), task="image-classification")
+    study_of(with_frames('"middle"', patient=False), task="image-classification")
+
+
+def test_whether_burned_in_text_is_read_is_for_whoever_keeps_the_data(tmp_path, study_of):
+    (tmp_path / "scans").mkdir()
+    write(tmp_path / "scans" / "a.dcm", RAMP, bits=8, BurnedInAnnotation="YES")
+    (tmp_path / "labels.csv").write_text("file,finding,patient\na.dcm,present,p\n")
+    simulation = "[simulation]\nallow-burned-in-annotation = true\n"
+    study = study_of(TABLE, task="image-classification", preprocessing=simulation)
+    # The study's key is for simulations, which pass it on themselves.
+    (refused,) = open_source(study, tmp_path).records()
+    assert refused.reason == "the DICOM file says that text is burned into the image"
+    (taken,) = open_source(study, tmp_path, burned_in=True).records()
+    np.testing.assert_array_equal(taken.main, RAMP)
+
+
+def test_the_key_for_burned_in_text_has_no_place_without_dicom(study_of):
+    data = '[data]\nsource = "phantom"\n[simulation]\nallow-burned-in-annotation = true\n'
+    with pytest.raises(StudyError, match=r"simulation.allow-burned-in-annotation: true has no"):
+        study_of(data, task="image-classification")

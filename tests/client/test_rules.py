@@ -58,6 +58,7 @@ def test_what_the_template_says_is_the_default():
     rules = Policy().rules
     assert (rules.minimum_cohort, rules.require_secure_aggregation) == (3, True)
     assert (rules.allow_without_privacy, rules.models, rules.hours) == (False, None, None)
+    assert rules.allow_burned_in_annotation is False
 
 
 def test_every_commented_rule_of_the_template_can_be_taken():
@@ -236,6 +237,7 @@ def test_every_rule_is_documented_with_its_default():
         "minimum-cohort": "3",
         "require-secure-aggregation": "true",
         "allow-without-privacy": "false",
+        "allow-burned-in-annotation": "false",
         "models": "all",
         "hours": "always",
         "device": '`"auto"`',

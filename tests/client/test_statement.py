@@ -67,6 +67,19 @@ def test_the_study_is_named_by_its_whole_id(ledger):
     assert asked.study_id in told(asked, ledger=ledger)["Study"]
 
 
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ("", "burned in are left out."),
+        ("[rules]\nallow-burned-in-annotation = true\n", "are read, "),
+    ],
+)
+def test_whether_text_burned_into_images_is_read_is_said(ledger, rule, words):
+    images = load_study(find_study("ct-contrast"))
+    assert words in told(images, ledger=ledger, policy=rule)["What is computed"]
+    assert "burned" not in told(study(), ledger=ledger, policy=rule)["What is computed"]
+
+
 def test_what_is_computed_names_the_data_set_and_every_column_that_is_read(ledger):
     text = told(study("data.patient=who"), ledger=ledger)["What is computed"]
     for word in ("20 rounds", "data set ecg", "model mlp", "20% of the patients", "oldpeak", "who"):

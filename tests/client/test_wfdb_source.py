@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wardround_client.sources import open_source
-from wardround_shared.errors import CohortError, DataError
+from wardround_shared.errors import CohortError, DataError, StudyError
 
 WHOLE = """
 [data]
@@ -74,6 +74,22 @@ def test_whole_records_have_the_leads_in_the_order_asked_for(folder, study_of, r
     assert records[0].main.dtype == np.float32
     assert [(a.key, a.reason) for a in aside] == [("records.csv:4", "the file is not there")]
     assert notes == ("raw: 1 WFDB records are in no label table and are left out.",)
+
+
+def test_records_without_an_annotator_are_cut_into_windows(folder, study_of, read):
+    windows = "windows = { length = 1.5, start = 0.5 }\nunreadable-share = 0.4\n"
+    records, aside, _ = read(study_of(WHOLE + windows, **SIGNAL), folder)
+    assert [(r.key, r.patient) for r in records] == [
+        (f"records.csv:{line}@{start}", patient)
+        for line, patient in ((2, "a"), (3, "b"))
+        for start in (50, 200, 350)
+    ]
+    np.testing.assert_allclose(records[1].main[1], np.sin(np.arange(200, 350) / RATE), atol=1e-3)
+    assert len(aside) == 1
+    with pytest.raises(CohortError, match="1 of 3 records cannot be read"):
+        read(study_of(WHOLE + windows.replace("0.4", "0.3"), **SIGNAL), folder)
+    with pytest.raises(StudyError, match=r"data.windows: cutting into 1.5 s has no effect with an"):
+        study_of(BEATS + windows.partition("\n")[0], **SIGNAL)
 
 
 def test_a_lost_record_of_many_beats_stops_the_run(folder, study_of, read):

@@ -60,3 +60,11 @@ def test_features_made_of_other_records_are_outside_a_records_epsilon_and_inside
 def test_without_privacy_the_update_itself_is_disclosed():
     open_study = load_study(find_study("phantom"), ["privacy.mechanism=none"])
     assert "nothing bounds" in disclosures(open_study)[-1].purpose
+
+
+def test_a_moment_in_several_windows_is_outside_a_records_epsilon_and_inside_a_patients():
+    overlap = "data.windows={length=10.0, stride=5.0}"
+    study = "eeg-mental-arithmetic"
+    assert "in several windows" in words(study, overlap, "privacy.unit=record")
+    assert "in several windows" not in words(study, overlap)
+    assert "in several windows" not in words(study, "privacy.unit=record")

@@ -20,6 +20,7 @@ FOLDERS = {
     "ecg-findings": "ecg-ptbxl",
     "ecg-norm": "ecg-ptbxl",
     "fhir-synthea": "fhir-synthea",
+    "eeg-mental-arithmetic": "eeg-mental-arithmetic",
     "heart-disease": "heart-disease-uci",
     "icu-mortality": "icu-eicu-demo",
     "phantom": "",

@@ -306,6 +306,7 @@ class Participation:
             DataSets(self._home.data_sets).get(data_set),
             site=self._name,
             cache=self._home.cache,
+            rules=policy.rules,
         )
         workplace = Workplace(
             study=study,

@@ -6,9 +6,12 @@
 from pathlib import Path
 
 from wardround_client.sources.dicom import dicom_source
+from wardround_client.sources.dicom_waveform import waveform_source
+from wardround_client.sources.edf import edf_source
 from wardround_client.sources.fhir import FhirSource
 from wardround_client.sources.files import data_folder
 from wardround_client.sources.images import image_source
+from wardround_client.sources.nifti import nifti_source
 from wardround_client.sources.records import RawRecord, SetAside, Source
 from wardround_client.sources.sequences import SequenceSource
 from wardround_client.sources.signals import signal_source
@@ -17,8 +20,11 @@ from wardround_client.sources.text import TextSource
 from wardround_client.sources.wfdb import WfdbSource
 from wardround_shared.study import (
     DicomData,
+    DicomWaveformData,
+    EdfData,
     FhirData,
     ImagesData,
+    NiftiData,
     PhantomData,
     SequencesData,
     SignalsData,
@@ -32,12 +38,21 @@ from wardround_shared.study import (
 __all__ = ["RawRecord", "SetAside", "Source", "open_source"]
 
 
-def open_source(study: Study, folder: Path) -> Source:  # noqa: PLR0911 - one for each source
+def open_source(  # noqa: C901, PLR0911 - one for each source
+    study: Study, folder: Path, *, burned_in: bool = False
+) -> Source:
     """Find the study's files in a data folder; none is opened before records are asked for.
+
+    Args:
+        study: as it is.
+        folder: with the data.
+        burned_in: whether whoever keeps the data allows images whose header says that text is
+            burned in; a study of a hospital has no say in it.
 
     Raises:
         DataError: the folder or a file that the study names is not there.
-        StudyError: the study names files outside the folder.
+        StudyError: the study names files outside the folder, or wants a package that is not
+            installed.
     """
     data_folder(folder)
     match study.data:
@@ -46,11 +61,17 @@ def open_source(study: Study, folder: Path) -> Source:  # noqa: PLR0911 - one fo
         case ImagesData() as data:
             return image_source(study, data, folder)
         case DicomData() as data:
-            return dicom_source(study, data, folder)
+            return dicom_source(study, data, folder, burned_in=burned_in)
+        case NiftiData() as data:
+            return nifti_source(study, data, folder)
         case WfdbData() as data:
             return WfdbSource(study, data, folder)
         case SequencesData() as data:
             return SequenceSource(study, data, folder)
+        case EdfData() as data:
+            return edf_source(study, data, folder)
+        case DicomWaveformData() as data:
+            return waveform_source(study, data, folder)
         case SignalsData() as data:
             return signal_source(study, data, folder)
         case FhirData() as data:

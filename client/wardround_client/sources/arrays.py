@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wardround_client.sources.containers import require_containers
+from wardround_client.sources.containers import Containers, require_containers
 from wardround_client.sources.examples import Example, patient_of_rows, select
 from wardround_client.sources.files import file_fault, fingerprint, matching, relative
 from wardround_client.sources.index import Cells, Index, columns_read, join_files, joined
-from wardround_client.sources.records import RawRecord, SetAside
+from wardround_client.sources.records import RawRecord, Reading, SetAside
 from wardround_client.sources.static import Static, read_static
+from wardround_client.sources.windows import cut
 from wardround_client.sources.within_patient import median_signals
 from wardround_shared.errors import DataError, StudyError, UnreadableError
 from wardround_shared.study import ImagesData, SignalsData, Study
@@ -136,6 +137,7 @@ class ArraySource:
         yield from selection.set_aside
         static = read_static(index, self._data) if isinstance(self._data, SignalsData) else None
         patients = patient_of_rows(index, self._data)
+        shares = Containers(self._data.unreadable_share, kind="recordings")
         examples = iter(selection.examples)
         pending = next(examples, None)
         start = 0
@@ -146,8 +148,11 @@ class ArraySource:
                 chosen.append(pending)
                 pending = next(examples, None)
             usual = _Usual(self._data, patients[start:stop])
-            yield from self._of_block(block, start, chosen, static, usual)
+            for found in self._of_block(block, start, chosen, static, usual):
+                yield from found
+                shares.add(found)
             start = stop
+        shares.require()
 
     def _all_blocks(self) -> tuple[list[_Block], list[SetAside]]:
         """The arrays of all files that can be read, and the files that cannot."""
@@ -207,41 +212,43 @@ class ArraySource:
         examples: Sequence[Example],
         static: Static | None,
         usual: "_Usual",
-    ) -> Iterator[RawRecord | SetAside]:
+    ) -> Iterator[Sequence[RawRecord | SetAside]]:
+        """What each row of a block gives."""
         if not examples:
             return
         try:
             array = _main_array(block)
         except UnreadableError as error:
-            yield from (example.set_aside(str(error)) for example in examples)
+            yield from ([example.set_aside(str(error))] for example in examples)
             return
         medians = usual.of(array)
         for example in examples:
             row = example.row - start
             median = None if medians is None else medians[row]
-            yield self._record(example, array[row], static, median)
+            yield self._examples(example, array[row], static, median)
 
-    def _record(
+    def _examples(
         self,
         example: Example,
         row: NDArray[Any],
         static: Static | None,
         median: NDArray[Any] | None,
-    ) -> RawRecord | SetAside:
-        if static is not None and example.row in static.faults:
-            return example.set_aside(static.faults[example.row])
+    ) -> list[RawRecord | SetAside]:
+        data = self._data
         try:
+            beside = None if static is None else static.of(example.row)
             main = self._example(row)
             if median is not None:
                 main = np.concatenate([main, self._example(median)])
+            readings: tuple[Reading, ...] = (Reading(main=main),)
+            if isinstance(data, SignalsData):
+                readings = cut(main, data.sampling_rate, data.windows)
         except UnreadableError as error:
-            return example.set_aside(str(error))
-        data = self._data
-        return example.record(
-            main,
-            static.values[example.row] if static is not None else None,
-            sampling_rate=data.sampling_rate if isinstance(data, SignalsData) else None,
-        )
+            return [example.set_aside(str(error))]
+        return [
+            example.record(one.main, beside, part=one.part, sampling_rate=one.sampling_rate)
+            for one in readings
+        ]
 
 
 class _Usual:

@@ -8,7 +8,7 @@ files themselves are counted.
 from collections import Counter
 from collections.abc import Sequence
 
-from wardround_client.sources.records import SetAside
+from wardround_client.sources.records import RawRecord, SetAside
 from wardround_shared.errors import CohortError
 
 
@@ -40,3 +40,28 @@ def require_containers(
         f"often because {reason} ({count} times); that is more than "
         f"data.unreadable-share = {share:g}."
     )
+
+
+class Containers:
+    """The same for files that are read one by one, each into its examples or one `SetAside`."""
+
+    def __init__(self, share: float, *, kind: str) -> None:
+        """Of nothing yet; share and kind as of `require_containers`."""
+        self._share, self._kind = share, kind
+        self._lost: list[SetAside] = []
+        self._examples: list[int] = []
+
+    def add(self, found: Sequence[RawRecord | SetAside]) -> None:
+        """One file, as it was read."""
+        lost = [one for one in found if isinstance(one, SetAside)]
+        self._lost += lost
+        if not lost:
+            self._examples.append(len(found))
+
+    def require(self) -> None:
+        """Refuse data with too many unreadable files, once all have been read.
+
+        Raises:
+            CohortError: as `require_containers`.
+        """
+        require_containers(self._lost, self._examples, share=self._share, kind=self._kind)

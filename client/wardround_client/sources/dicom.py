@@ -1,28 +1,31 @@
-"""`source = "dicom"`: DICOM files named by a label table. H, W = pixels.
+"""`source = "dicom"`: DICOM images named by a label table. H, W = pixels.
 
-Only the tags of `ALLOWED_TAGS` are parsed. A DICOM header names the patient, the physician and
-the institution dozens of times; what is never read cannot leak into a message, a log or a cache.
-Patient, label and site come from the label table.
+Only the tags of `ALLOWED_TAGS` are parsed, at any depth. Patient, label and site come from the
+label table. Overlays (PS3.3 C.9) are no pixels and are never merged into the image.
 """
 
-import warnings
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from wardround_client.sources.dicom_frames import FrameReader
+from wardround_client.sources.dicom_header import DAMAGED, read_tags
 from wardround_client.sources.labelled import LabelledFiles
+from wardround_client.sources.places import chosen
+from wardround_client.sources.quiet import unheard
+from wardround_client.sources.records import Reading
 from wardround_shared.errors import UnreadableError
-from wardround_shared.study import DicomData, Study
+from wardround_shared.study import DicomData, Places, Study
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-# Image Pixel (PS3.3 C.7.6.3), Modality LUT (C.11.1) and VOI LUT (C.11.2) modules. With these
-# pydicom reads the file meta group and Specific Character Set, and nothing else.
+# Image Pixel (PS3.3 C.7.6.3), Modality LUT (C.11.1) and VOI LUT (C.11.2) modules, the functional
+# groups that take their place in enhanced images (C.7.6.16.2.9 and 10), and whether text is burned
+# into the image (C.7.6.1). With these pydicom reads the file meta group and Specific Character
+# Set, and nothing else.
 ALLOWED_TAGS = (
+    "BurnedInAnnotation",
     "SamplesPerPixel",
     "PhotometricInterpretation",
     "PlanarConfiguration",
@@ -33,117 +36,104 @@ ALLOWED_TAGS = (
     "BitsStored",
     "HighBit",
     "PixelRepresentation",
+    "RedPaletteColorLookupTableDescriptor",
+    "GreenPaletteColorLookupTableDescriptor",
+    "BluePaletteColorLookupTableDescriptor",
+    "RedPaletteColorLookupTableData",
+    "GreenPaletteColorLookupTableData",
+    "BluePaletteColorLookupTableData",
+    "SegmentedRedPaletteColorLookupTableData",
+    "SegmentedGreenPaletteColorLookupTableData",
+    "SegmentedBluePaletteColorLookupTableData",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "PixelValueTransformationSequence",
+    "FrameVOILUTSequence",
     "ModalityLUTSequence",
     "RescaleIntercept",
     "RescaleSlope",
     "VOILUTSequence",
+    "LUTDescriptor",
+    "LUTData",
     "WindowCenter",
     "WindowWidth",
     "VOILUTFunction",
     "PixelData",
+    # Where the frames of compressed pixel data begin (C.7.6.3.1.8).
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
 )
 _ENDINGS = (".dcm", ".dicom", ".ima")
 
 
-def dicom_source(study: Study, data: DicomData, folder: Path) -> LabelledFiles:
-    """DICOM files, one image each."""
-    read = partial(read_dicom, voi=data.voi)
+def dicom_source(
+    study: Study, data: DicomData, folder: Path, *, burned_in: bool = False
+) -> LabelledFiles:
+    """DICOM files, of one image or several frames each.
+
+    Args:
+        study: as it is.
+        data: its data section.
+        folder: data folder.
+        burned_in: whether whoever keeps the data allows images with text in them.
+    """
+    read = partial(read_dicom, voi=data.voi, frames=data.frames, burned_in=burned_in)
     return LabelledFiles(study, data, folder, read=read, endings=_ENDINGS)
 
 
-def read_header(path: Path) -> "Dataset":
-    """The allowed tags of a DICOM file, pixel data included but not decoded.
+def read_dicom(
+    path: Path, *, voi: bool = False, frames: Places | None = None, burned_in: bool = False
+) -> tuple[Reading, ...]:
+    """The image of a DICOM file, or the frames of it that a study takes.
+
+    Grey images come as float32 [H, W] in modality units (CT: Hounsfield units): stored values of
+    8 to 16 bit, signed or not, go through the modality LUT or rescale (PS3.3 C.11.1), then, with
+    `voi`, through the VOI LUT or the first window (C.11.2), each frame through its own where the
+    file has functional groups. MONOCHROME1 is inverted within the range that the file can
+    represent, so that more is brighter in every image. Colour of any kind, a palette included,
+    comes as RGB [H, W, 3], uint8, or uint16 where it is stored in 16 bits.
+
+    Args:
+        path: a file in any transfer syntax that an installed pydicom plugin decodes.
+        voi: whether the VOI transform is applied; of grey images only.
+        frames: which ones; without it a file of several is refused.
+        burned_in: whether an image that says that it has text in it may be read.
 
     Raises:
-        UnreadableError: not a DICOM file (PS3.10), or damaged.
+        UnreadableError: no DICOM, no such image, truncated, no codec, or text in it.
         OSError: the system refuses the file.
     """
-    import pydicom  # noqa: PLC0415 - slow to import
-    from pydicom.errors import InvalidDicomError  # noqa: PLC0415
-
-    try:
-        return pydicom.dcmread(path, specific_tags=[*ALLOWED_TAGS])
-    except InvalidDicomError as error:
-        raise UnreadableError("the file is not a DICOM file") from error
-    except OSError:
-        raise
-    except Exception as error:  # a parser may raise anything on a damaged file
-        raise UnreadableError("the DICOM file is truncated or damaged") from error
-
-
-def read_dicom(path: Path, *, voi: bool = False) -> NDArray[np.float32]:
-    """One single-frame greyscale image in modality units (CT: Hounsfield units).
-
-    Stored values of 8 to 16 bit, signed or not, in any transfer syntax that an installed pydicom
-    plugin decodes, go through the modality LUT or rescale (PS3.3 C.11.1), then, with `voi`,
-    through the VOI LUT or the first window (C.11.2). MONOCHROME1 is inverted within the range
-    that the file can represent, so that more is brighter in every image.
-
-    Returns:
-        float32 [H, W].
-
-    Raises:
-        UnreadableError: no DICOM, no such image, truncated, or no codec.
-        OSError: the system refuses the file.
-    """
-    with warnings.catch_warnings():
-        # pydicom's warnings quote values of the header.
-        warnings.simplefilter("ignore")
-        dataset = read_header(path)
-        _require_greyscale(dataset)
+    dataset = read_tags(path, ALLOWED_TAGS)
+    with unheard("pydicom"):
         try:
-            return _image(dataset, voi=voi)
-        except Exception as error:  # each codec has its own
-            raise UnreadableError(_pixel_fault(dataset)) from error
+            _require_clean(dataset, allowed=burned_in)
+            count = _frame_count(dataset)
+            if count > 1 and frames is None:
+                raise UnreadableError(
+                    "the DICOM file has more than one frame, and the study does not say with "
+                    "data.frames which to take"
+                )
+            reader = FrameReader(dataset, count, voi=voi)
+            numbers = (0,) if frames is None else chosen(frames, count)
+        except UnreadableError:
+            raise
+        except Exception as error:  # a damaged element may be anything once it is looked at
+            raise UnreadableError(DAMAGED) from error
+        return tuple(
+            Reading(main=reader.read(number), part=f"#{number + 1}" if count > 1 else "")
+            for number in numbers
+        )
 
 
-def _require_greyscale(dataset: "Dataset") -> None:
-    if "PixelData" not in dataset:
-        raise UnreadableError("the DICOM file has no pixel data or is truncated")
-    if dataset.get("PhotometricInterpretation") not in {"MONOCHROME1", "MONOCHROME2"}:
-        raise UnreadableError("the DICOM image is not greyscale")
-    bits, stored = dataset.get("BitsAllocated"), dataset.get("BitsStored")
-    if bits not in {8, 16} or not isinstance(stored, int) or not 1 <= stored <= bits:
-        raise UnreadableError("the DICOM image does not have 8 to 16 bits")
-    if dataset.get("HighBit", stored - 1) != stored - 1:
-        raise UnreadableError("the DICOM image has its bits in an unusual place")
-    if str(dataset.get("NumberOfFrames") or 1) != "1":
-        raise UnreadableError("the DICOM file has more than one frame")
+def _require_clean(dataset: "Dataset", *, allowed: bool) -> None:
+    """Refuse text in the pixels; what is neither YES nor NO is taken for YES."""
+    said = dataset.get("BurnedInAnnotation")
+    if not allowed and said not in {None, ""} and str(said).strip().upper() != "NO":
+        raise UnreadableError("the DICOM file says that text is burned into the image")
 
 
-def _pixel_fault(dataset: "Dataset") -> str:
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is not None and syntax.is_compressed:
-        return f"the pixel data cannot be decoded: damaged, or no codec for {syntax.name}"
-    return "the pixel data is truncated or damaged"
-
-
-def _image(dataset: "Dataset", *, voi: bool) -> NDArray[np.float32]:
-    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut  # noqa: PLC0415
-
-    stored: NDArray[Any] = dataset.pixel_array
-    values: NDArray[Any] = apply_modality_lut(stored, dataset)
-    low, high = _modality_range(dataset)
-    if voi:
-        values = apply_voi_lut(values, dataset)
-        if dataset.get("VOILUTSequence"):
-            low, high = 0.0, 2.0 ** dataset.VOILUTSequence[0].LUTDescriptor[2] - 1
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        values = (low + high) - values.astype(np.float64)
-    if values.ndim != 2:
-        raise ValueError(values.shape)
-    return values.astype(np.float32)
-
-
-def _modality_range(dataset: "Dataset") -> tuple[float, float]:
-    """Least and greatest value that the file can represent after the modality transform."""
-    if dataset.get("ModalityLUTSequence"):
-        return 0.0, 2.0 ** dataset.ModalityLUTSequence[0].LUTDescriptor[2] - 1
-    bits = int(dataset.BitsStored)
-    signed = dataset.get("PixelRepresentation") == 1
-    low, high = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
-    slope = dataset.get("RescaleSlope")
-    intercept = dataset.get("RescaleIntercept")
-    if slope is None or intercept is None:
-        return low, high
-    return low * float(slope) + float(intercept), high * float(slope) + float(intercept)
+def _frame_count(dataset: "Dataset") -> int:
+    count = int(dataset.get("NumberOfFrames") or 1)
+    if count < 1:
+        raise UnreadableError("the DICOM file has no frame")
+    return count

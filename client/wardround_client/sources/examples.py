@@ -33,11 +33,12 @@ class Example:
         main: NDArray[Any],
         static: NDArray[np.float64] | None = None,
         *,
+        part: str = "",
         sampling_rate: float | None = None,
     ) -> RawRecord:
-        """The example with what was read of it."""
+        """The example with what was read of it, or of the part of it that its key goes on with."""
         return RawRecord(
-            key=self.key,
+            key=self.key + part,
             patient=self.patient,
             site=self.site,
             stratum=self.target.stratum,

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from wardround_client.sources.arrays import ArraySource
 from wardround_client.sources.image_file import read_image
 from wardround_client.sources.labelled import LabelledFiles
+from wardround_client.sources.records import Reading
 from wardround_shared.errors import UnreadableError
 from wardround_shared.study import ImagesData, Study
 
@@ -18,7 +19,11 @@ def image_source(study: Study, data: ImagesData, folder: Path) -> ArraySource | 
     """Images from files or from arrays, as the study says."""
     if data.arrays:
         return ArraySource(study, data, folder, pattern=data.images, example=_image)
-    return LabelledFiles(study, data, folder, read=read_image, endings=_ENDINGS)
+    return LabelledFiles(study, data, folder, read=_only, endings=_ENDINGS)
+
+
+def _only(path: Path) -> tuple[Reading]:
+    return (Reading(main=read_image(path)),)
 
 
 def _image(row: NDArray[Any]) -> NDArray[Any]:

@@ -23,6 +23,8 @@ from wardround_shared.study import (
     ImagesData,
     IndexedData,
     Join,
+    NiftiData,
+    RecordingsData,
     SequencesData,
     SignalsData,
     TableData,
@@ -117,8 +119,10 @@ def columns_read(data: IndexedData) -> tuple[str, ...]:
     match data:
         case TableData():
             names += [feature.column for feature in data.features]
-        case ImagesData() | DicomData():
+        case ImagesData() | DicomData() | NiftiData():
             names += [data.file] if data.file else []
+        case RecordingsData():
+            names += [data.file, *(feature.column for feature in data.static)]
         case WfdbData():
             names += [data.record, *(feature.column for feature in data.static)]
         case SequencesData():

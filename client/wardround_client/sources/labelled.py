@@ -1,12 +1,13 @@
-"""Files that a label table names, one example a file; what the files are is the reader's affair."""
+"""Files that a label table names, each one example or several of one patient and label.
+
+What the files are is the reader's affair.
+"""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
-
+from wardround_client.sources.containers import Containers
 from wardround_client.sources.examples import Example, select
 from wardround_client.sources.files import (
     data_folder,
@@ -19,20 +20,21 @@ from wardround_client.sources.files import (
 )
 from wardround_client.sources.index import join_files, table_index
 from wardround_client.sources.pictures import PictureTargets
-from wardround_client.sources.records import RawRecord, SetAside
+from wardround_client.sources.records import RawRecord, Reading, SetAside
+from wardround_client.sources.static import Static, read_static
 from wardround_shared.errors import UnreadableError
-from wardround_shared.study import DicomData, ImagesData, Study
+from wardround_shared.study import DicomData, ImagesData, NiftiData, RecordingsData, Study
 
-Reader = Callable[[Path], NDArray[Any]]
+Reader = Callable[[Path], Sequence[Reading]]
 
 
 class LabelledFiles:
-    """Images of any kind, named by column `file` of the label table, relative to `folder`."""
+    """Images and recordings, named by column `file` of the label table, relative to `folder`."""
 
     def __init__(
         self,
         study: Study,
-        data: ImagesData | DicomData,
+        data: ImagesData | DicomData | NiftiData | RecordingsData,
         folder: Path,
         *,
         read: Reader,
@@ -44,9 +46,9 @@ class LabelledFiles:
             study: as it is.
             data: its data section.
             folder: data folder.
-            read: one file -> [H, W] or [H, W, 3]; raises UnreadableError or OSError.
-            endings: of file names, in small letters, that make a file an image; one that no
-                table names becomes part of a note.
+            read: what one file holds, at least one reading; raises UnreadableError or OSError.
+            endings: of file names, in small letters, that make a file one of this kind; one that
+                no table names becomes part of a note.
         """
         self._study, self._data, self._folder = study, data, folder
         self._read, self._endings = read, endings
@@ -56,7 +58,7 @@ class LabelledFiles:
         self._notes: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
-        """Hash over names, sizes and times of tables and images."""
+        """Hash over names, sizes and times of tables and files."""
         files = (*self._tables, *self._joins, *walk(self._root))
         return fingerprint(self._folder, files)
 
@@ -65,28 +67,45 @@ class LabelledFiles:
         return self._notes
 
     def records(self) -> Iterator[RawRecord | SetAside]:
-        """Every file that the table names; one that cannot be read is set aside."""
+        """Every file that the table names; one that cannot be read is set aside as a whole.
+
+        Raises:
+            CohortError: too many files with several examples cannot be read, or no class fits a
+                label.
+            DataError: a column is not there.
+        """
         index = table_index(self._data, self._folder, self._tables)
         cells = index.column(self._data.file or "")
         index = dataclasses.replace(index, identities=cells, paths=cells)
         selection = select(index, self._study)
         self._notes = (*selection.notes, *self._unlisted(cells))
         yield from selection.set_aside
+        static = None
+        if isinstance(self._data, RecordingsData):
+            static = read_static(index, self._data)
         pictures = PictureTargets(self._study, self._data, self._root, index)
+        shares = Containers(self._data.unreadable_share, kind="files")
         for example in selection.examples:
-            yield self._record(example, cells[example.row], pictures)
+            found = self._examples(example, cells[example.row], static, pictures)
+            yield from found
+            shares.add(found)
+        shares.require()
 
-    def _record(
-        self, example: Example, cell: str, pictures: PictureTargets
-    ) -> RawRecord | SetAside:
+    def _examples(
+        self, example: Example, cell: str, static: Static | None, pictures: PictureTargets
+    ) -> list[RawRecord | SetAside]:
         try:
-            main = self._read(inside(self._root, cell))
-            example = pictures.completed(example, main)
+            beside = None if static is None else static.of(example.row)
+            readings = self._read(inside(self._root, cell))
+            completed = [pictures.completed(example, one.main) for one in readings]
         except UnreadableError as error:
-            return example.set_aside(str(error))
+            return [example.set_aside(str(error))]
         except OSError as error:
-            return example.set_aside(file_fault(error))
-        return example.record(main)
+            return [example.set_aside(file_fault(error))]
+        return [
+            whole.record(one.main, beside, part=one.part, sampling_rate=one.sampling_rate)
+            for whole, one in zip(completed, readings, strict=True)
+        ]
 
     def _unlisted(self, cells: list[str]) -> list[str]:
         listed = {(self._root / cell) for cell in cells}
@@ -98,4 +117,5 @@ class LabelledFiles:
         if not unlisted:
             return []
         place = relative(self._folder, self._root)
-        return [f"{place}: {len(unlisted)} image files are in no label table and are left out."]
+        kind = "signal" if isinstance(self._data, RecordingsData) else "image"
+        return [f"{place}: {len(unlisted)} {kind} files are in no label table and are left out."]

@@ -13,15 +13,13 @@ from wardround_client.sources.image_file import read_image
 from wardround_client.sources.index import Index
 from wardround_client.sources.targets import Target
 from wardround_shared.errors import UnreadableError
-from wardround_shared.study import DicomData, ImagesData, Study
+from wardround_shared.study import IndexedData, Study
 
 
 class PictureTargets:
     """Completes examples whose target depends on their image; others stay as they are."""
 
-    def __init__(
-        self, study: Study, data: ImagesData | DicomData, root: Path, index: Index
-    ) -> None:
+    def __init__(self, study: Study, data: IndexedData, root: Path, index: Index) -> None:
         self._mask, self._points, self._root = data.mask, data.points, root
         self._classes = len(study.study.classes)
         named = None if data.mask is None else data.mask.column

@@ -37,6 +37,21 @@ class RawRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a file holds for one example.
+
+    Attributes:
+        main: as of `RawRecord`.
+        part: which part of the file it is, as it goes on in the example's key; "" for the whole.
+        sampling_rate: of a signal, in Hz.
+    """
+
+    main: NDArray[Any]
+    part: str = ""
+    sampling_rate: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SetAside:
     """One example that cannot be used.
 

@@ -1,4 +1,4 @@
-"""`source = "signals"`: beats or windows in npz arrays. C = channels, T = samples in time."""
+"""`source = "signals"`: beats or recordings in npz arrays. C = channels, T = samples in time."""
 
 from pathlib import Path
 from typing import Any

@@ -9,7 +9,8 @@ from wardround_client.sources import within_patient
 from wardround_client.sources.cells import feature_values
 from wardround_client.sources.examples import patient_of_rows
 from wardround_client.sources.index import Index
-from wardround_shared.study import SignalsData, WfdbData
+from wardround_shared.errors import UnreadableError
+from wardround_shared.study import AnySignals
 
 _FORMS = {
     "over-patient": within_patient.over_patient,
@@ -25,8 +26,19 @@ class Static:
     values: NDArray[np.float64]
     faults: dict[int, str]
 
+    def of(self, row: int) -> NDArray[np.float64]:
+        """The values of a row.
 
-def read_static(index: Index, data: WfdbData | SignalsData) -> Static | None:
+        Raises:
+            UnreadableError: it cannot be used.
+        """
+        if row in self.faults:
+            raise UnreadableError(self.faults[row])
+        values: NDArray[np.float64] = self.values[row]
+        return values
+
+
+def read_static(index: Index, data: AnySignals) -> Static | None:
     """The study's static columns, each in its form; None without any.
 
     A form that looks at other rows of the patient looks at all in the index, also those that

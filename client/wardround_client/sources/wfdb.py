@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wardround_client.sources.containers import require_containers
+from wardround_client.sources.containers import Containers, require_containers
 from wardround_client.sources.examples import (
     Example,
     fulfilling,
@@ -31,8 +31,9 @@ from wardround_client.sources.files import (
     walk,
 )
 from wardround_client.sources.index import Cells, Index, join_files, table_index
-from wardround_client.sources.records import RawRecord, SetAside
+from wardround_client.sources.records import RawRecord, Reading, SetAside
 from wardround_client.sources.static import Static, read_static
+from wardround_client.sources.windows import cut
 from wardround_shared.errors import UnreadableError
 from wardround_shared.study import Study, WfdbData
 
@@ -68,10 +69,11 @@ class WfdbSource:
         return self._notes
 
     def records(self) -> Iterator[RawRecord | SetAside]:
-        """Every record of the table, or every annotated beat of it.
+        """Every record of the table, or every window or annotated beat of it.
 
         Raises:
-            CohortError: too many annotated records cannot be read, or no class fits a label.
+            CohortError: too many records with several examples cannot be read, or no class fits a
+                label.
             DataError: a column is not there.
         """
         index = table_index(self._data, self._folder, self._tables)
@@ -89,29 +91,36 @@ class WfdbSource:
         reader = _Reader(self._data.leads)
         cells = index.column(self._data.record)
         beats = None if samples is None else _Beats(self._data, cells, samples)
+        shares = Containers(self._data.unreadable_share, kind="records")
         for example in selection.examples:
-            yield self._record(example, cells[example.row], beats, static, reader)
+            found = self._examples(example, cells[example.row], beats, static, reader)
+            yield from found
+            if beats is None:
+                shares.add(found)
+        shares.require()
 
-    def _record(
+    def _examples(
         self,
         example: Example,
         cell: str,
         beats: "_Beats | None",
         static: Static | None,
         reader: "_Reader",
-    ) -> RawRecord | SetAside:
-        if static is not None and example.row in static.faults:
-            return example.set_aside(static.faults[example.row])
+    ) -> list[RawRecord | SetAside]:
         try:
+            beside = None if static is None else static.of(example.row)
             signal = reader.read(inside(self._root, cell))
-            values = signal.values if beats is None else beats.window(example.row, signal)
+            if beats is None:
+                readings = cut(signal.values, signal.rate, self._data.windows)
+            else:
+                window = beats.window(example.row, signal)
+                readings = (Reading(main=window, sampling_rate=signal.rate),)
         except UnreadableError as error:
-            return example.set_aside(str(error))
-        return example.record(
-            values,
-            static.values[example.row] if static is not None else None,
-            sampling_rate=signal.rate,
-        )
+            return [example.set_aside(str(error))]
+        return [
+            example.record(one.main, beside, part=one.part, sampling_rate=one.sampling_rate)
+            for one in readings
+        ]
 
     def _beats(
         self, index: Index, annotator: str

@@ -11,6 +11,7 @@ from typing import Literal
 
 from wardround_shared.errors import StudyError
 from wardround_shared.study import (
+    AnySignals,
     Augment,
     BandPass,
     Crop,
@@ -32,7 +33,6 @@ from wardround_shared.study import (
     Study,
     TableData,
     TextData,
-    WfdbData,
     Window,
 )
 
@@ -135,7 +135,7 @@ def source_kind(data: Data) -> Kind:
         return "record"
     if isinstance(data, TextData):
         return "text"
-    return "signal" if isinstance(data, SignalsData | WfdbData | SequencesData) else "image"
+    return "signal" if isinstance(data, AnySignals | SequencesData) else "image"
 
 
 def named_features(data: Data) -> tuple[Feature, ...]:
@@ -144,7 +144,7 @@ def named_features(data: Data) -> tuple[Feature, ...]:
         return data.features
     if isinstance(data, FhirData):
         return tuple(_OF_PATIENTS[name] for name in data.static)
-    if not isinstance(data, SignalsData | WfdbData):
+    if not isinstance(data, AnySignals):
         return ()
     return tuple(
         feature if feature.form == "value" else Feature(column=f"{feature.column}, {feature.form}")

@@ -4,23 +4,25 @@ A key that is taken and then ignored would let its author believe in something t
 it is refused like one that is misspelt.
 """
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-
-from wardround_shared.errors import StudyError
-from wardround_shared.study.data import FhirData, ImagesData, Label, SignalsData, WfdbData
+from wardround_shared.errors import StudyError, UnsupportedError
+from wardround_shared.study.data import (
+    ImagesData,
+    IndexedData,
+    Label,
+)
 from wardround_shared.study.document import Kind, Study
-from wardround_shared.study.models import Bilstm, Gru, Lstm
-from wardround_shared.study.preprocessing import Normalise
-from wardround_shared.study.section import Section
+from wardround_shared.study.idle import idle_keys
+from wardround_shared.study.models import Bilstm
 
 _MODALITIES = {
     "table": "tabular",
     "images": "image",
     "dicom": "image",
+    "nifti": "image",
     "phantom": "image",
     "wfdb": "signal",
+    "edf": "signal",
+    "dicom-waveform": "signal",
     "signals": "signal",
     "sequences": "sequence",
     "fhir": "record",
@@ -63,7 +65,8 @@ def check_combinations(study: Study, origin: str) -> None:
             f'"{source}"; texts need "bilstm", and no other source does.'
         )
     _check_target(study, origin)
-    for idle in _idle(study):
+    _check_several(study, origin)
+    for idle in idle_keys(study):
         raise StudyError(
             f"{origin}: {idle.key}: {idle.value} has no effect {idle.because}; {idle.remedy}."
         )
@@ -141,124 +144,20 @@ def _check_label(study: Study, label: Label, origin: str) -> None:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Idle:
-    """A key without effect; `value` as the file has it."""
-
-    key: str
-    value: str
-    because: str
-    remedy: str
-
-
-def _idle(study: Study) -> Iterator[_Idle]:
-    """Every key that is given and that the other keys make idle."""
-    training = study.training
-    if training.momentum and training.optimiser != "sgd":
-        yield _Idle(
-            key="training.momentum",
-            value=str(training.momentum),
-            because=f'with optimiser = "{training.optimiser}"',
-            remedy='write momentum = 0, or optimiser = "sgd"',
-        )
-    if study.simulation.partition == "iid":
-        yield from _given(
-            "simulation",
-            study.simulation,
-            ("alpha",),
-            because='with partition = "iid"',
-            otherwise='write partition = "dirichlet"',
-        )
-    if isinstance(study.model, Lstm | Gru) and not study.model.front:
-        yield from _given(
-            "model",
-            study.model,
-            ("front_kernel", "front_stride"),
-            because="without a front end",
-            otherwise="give front the channels of one",
-        )
-    yield from _idle_in_data(study)
-
-
-def _idle_in_data(study: Study) -> Iterator[_Idle]:
+def _check_several(study: Study, origin: str) -> None:
+    """Where one file gives several examples, it has to be known whose they are."""
     data = study.data
-    if isinstance(data, WfdbData) and data.annotator is None:
-        yield from _given(
-            "data",
-            data,
-            ("before", "after"),
-            because="without an annotator",
-            otherwise="name the annotator whose beats are meant",
-        )
-        yield from _given(
-            "data",
-            data,
-            ("patient_median",),
-            because="without an annotator",
-            otherwise="name the annotator whose beats are meant",
-        )
-    if isinstance(data, SignalsData | WfdbData) and data.patient is None:
-        yield from _given(
-            "data",
-            data,
-            ("patient_median",),
-            because="without a patient column",
-            otherwise="name the column in patient",
-        )
-        for place, feature in enumerate(data.static):
-            if feature.form != "value":
-                yield _Idle(
-                    key=f"data.static.{place}.form",
-                    value=f'"{feature.form}"',
-                    because="without a patient column",
-                    remedy="name the column in patient",
-                )
-    if isinstance(data, FhirData):
-        yield from _given(
-            "data",
-            data,
-            ("max_per_patient",),
-            because="where a patient is one example",
-            otherwise="take another source",
-        )
-    if isinstance(data, ImagesData) and not data.arrays:
-        yield from _given(
-            "data",
-            data,
-            ("images",),
-            because="with file",
-            otherwise="name the npz files in arrays",
-        )
-    if isinstance(data, ImagesData) and data.arrays:
-        yield from _given(
-            "data",
-            data,
-            ("folder",),
-            because="with arrays",
-            otherwise="write the folder into their patterns",
-        )
-    if not isinstance(data, SignalsData | WfdbData):
+    if not isinstance(data, IndexedData) or data.several_of is None:
         return
-    for place, step in enumerate(study.preprocessing.steps):
-        if isinstance(step, Normalise):
-            yield from _given(
-                f"preprocessing.steps.{place}",
-                step,
-                ("lower", "upper"),
-                because="on signals, which are normalised by median and deviation",
-                otherwise="take images",
-            )
-
-
-def _given(
-    place: str, section: Section, names: tuple[str, ...], *, because: str, otherwise: str
-) -> Iterator[_Idle]:
-    """Those of the names that are written out in the section, whatever their value."""
-    for name in names:
-        if name in section.model_fields_set:
-            yield _Idle(
-                key=f"{place}.{name.replace('_', '-')}",
-                value=json.dumps(getattr(section, name)),
-                because=because,
-                remedy=f"leave it out, or {otherwise}",
-            )
+    key = f"data.{data.several_of}"
+    if data.patient is None:
+        raise StudyError(
+            f"{origin}: {key}: several examples come from one patient then; name the column of "
+            "the patient key in data.patient."
+        )
+    if data.max_per_patient is not None:
+        raise UnsupportedError(
+            f"{origin}: data.max-per-patient: {data.max_per_patient} cannot be combined with "
+            f"{key} in this version: how many examples there are is not known before the files "
+            f"are read; leave it out, and take fewer with {key}."
+        )

@@ -2,13 +2,35 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainValidator, model_validator
 
 from wardround_shared.study.fhir import ConditionLabel, Observed, Prediction
 from wardround_shared.study.section import Section
 from wardround_shared.study.targets import Mask, Points, Survival
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+def _places(value: object) -> object:
+    if value in ("middle", "all"):
+        return value
+    listed = list(value) if isinstance(value, list | tuple) else []
+    if not listed or not all(_is_place(one) for one in listed):
+        raise ValueError(
+            'write "middle", "all", or a list of numbers from 1 on and of shares below 1, such as '
+            "[0.25, 0.5, 0.75]"
+        )
+    return tuple(listed)
+
+
+def _is_place(one: object) -> bool:
+    if isinstance(one, bool) or not isinstance(one, int | float):
+        return False
+    return 0 < one < 1 or (one >= 1 and isinstance(one, int))
+
+
+Places = Annotated[Literal["middle", "all"] | tuple[int | float, ...], PlainValidator(_places)]
+"""Which of several: "middle", "all", or numbers from 1 on and shares of the way below 1."""
 
 
 class Label(Section):
@@ -109,6 +131,25 @@ class StaticFeature(Feature):
         return self
 
 
+class Windows(Section):
+    """Windows that a long recording is cut into, each an example of the same patient and label.
+
+    Attributes:
+        length: of a window, in seconds.
+        stride: from the start of one window to that of the next, in seconds; without it `length`.
+        start: where the first one starts, in seconds.
+    """
+
+    length: float = Field(gt=0)
+    stride: float | None = Field(default=None, gt=0)
+    start: float = Field(default=0.0, ge=0)
+
+    @property
+    def overlap(self) -> bool:
+        """Whether one sample may be in several windows."""
+        return self.stride is not None and self.stride < self.length
+
+
 class _Cohort(Section):
     """How a cohort is made of the examples, whatever their source.
 
@@ -167,6 +208,11 @@ class IndexedData(_Cohort):
         """Whether there is a patient key; without it each example passes for a patient."""
         return self.patient is not None
 
+    @property
+    def several_of(self) -> str | None:
+        """The key by which one file or recording gives several examples; None if none does."""
+        return None
+
 
 class TableData(IndexedData):
     """`source = "table"`: the rows of the index table are the examples."""
@@ -201,12 +247,44 @@ class DicomData(IndexedData):
 
     Attributes:
         voi: apply the file's VOI LUT or window (PS3.3 C.11.2) after the modality transform.
+        frames: which frames of a file with several are taken, each an example; without it such a
+            file is set aside.
     """
 
     source: Literal["dicom"]
     file: str
     folder: str = "."
     voi: bool = False
+    frames: Places | None = None
+
+    @property
+    def several_of(self) -> str | None:
+        """Frames, unless it is one."""
+        return "frames" if _several(self.frames) else None
+
+
+class NiftiData(IndexedData):
+    """`source = "nifti"`: volumes in .nii or .nii.gz files, named by `file` in the label table.
+
+    Attributes:
+        axis: planes that the slices lie in, in the patient's own orientation.
+        slices: which ones, counted from the patient's left, back or feet; each is an example.
+    """
+
+    source: Literal["nifti"]
+    file: str
+    folder: str = "."
+    axis: Literal["sagittal", "coronal", "axial"] = "axial"
+    slices: Places
+
+    @property
+    def several_of(self) -> str | None:
+        """Slices, unless it is one."""
+        return "slices" if _several(self.slices) else None
+
+
+def _several(places: Places | None) -> bool:
+    return places == "all" or (isinstance(places, tuple) and len(places) > 1)
 
 
 class WfdbData(IndexedData):
@@ -218,6 +296,7 @@ class WfdbData(IndexedData):
             `after` seconds around it, the annotation's symbol as column `symbol`, and the
             columns `rr_prev` and `rr_next` in seconds; without it, one example per record.
         static, patient_median: as for `signals`; the median is taken over the record's beats.
+        windows: without an annotator, what each record is cut into.
     """
 
     source: Literal["wfdb"]
@@ -229,10 +308,60 @@ class WfdbData(IndexedData):
     after: float = Field(default=0.5, gt=0)
     static: tuple[StaticFeature, ...] = ()
     patient_median: bool = False
+    windows: Windows | None = None
+
+    @property
+    def several_of(self) -> str | None:
+        """Windows; an annotator's beats are rows of their own before anything is counted."""
+        return "windows" if self.windows else None
+
+
+class RecordingsData(IndexedData):
+    """Signal files of one recording each, named by `file` in the label table.
+
+    Attributes:
+        leads: channels to read, in this order; a recording that lacks one is set aside.
+        unit: of the values. Volts are converted to it (V, mV, uV, nV); a channel in another unit
+            is set aside. "any" leaves every channel in its own.
+        windows: what each recording is cut into; without them it is one example.
+        static: as for `signals`.
+    """
+
+    file: str
+    folder: str = "."
+    leads: tuple[str, ...] = Field(min_length=1)
+    unit: str = Field(min_length=1)
+    windows: Windows | None = None
+    static: tuple[StaticFeature, ...] = ()
+
+    @property
+    def several_of(self) -> str | None:
+        """Windows, if there are any."""
+        return "windows" if self.windows else None
+
+
+class EdfData(RecordingsData):
+    """`source = "edf"`: EDF and EDF+ files (Kemp et al. 1992, Kemp and Olivan 2003).
+
+    A lead is named by its label, with blanks at the ends left out.
+    """
+
+    source: Literal["edf"]
+    unit: str = Field(default="uV", min_length=1)
+
+
+class DicomWaveformData(RecordingsData):
+    """`source = "dicom-waveform"`: DICOM waveforms, such as an ECG (PS3.3 A.34, C.10.9).
+
+    A lead is named by its label, code or meaning in the file, or as ECG leads are (I, aVR, V1).
+    """
+
+    source: Literal["dicom-waveform"]
+    unit: str = Field(default="mV", min_length=1)
 
 
 class SignalsData(IndexedData):
-    """`source = "signals"`: beats or windows in npz `arrays`.
+    """`source = "signals"`: signals in npz `arrays`.
 
     Attributes:
         signal: name of the array of shape [n, time] or [n, channels, time]; every other array of
@@ -241,6 +370,7 @@ class SignalsData(IndexedData):
         static: columns that accompany the signal as a vector (RR intervals, age).
         patient_median: as many channels again, with the median of all the patient's signals in
             the file: what is usual for this patient.
+        windows: what each signal is cut into; without them it is one example.
     """
 
     source: Literal["signals"]
@@ -249,6 +379,21 @@ class SignalsData(IndexedData):
     sampling_rate: float = Field(gt=0)
     static: tuple[StaticFeature, ...] = ()
     patient_median: bool = False
+    windows: Windows | None = None
+
+    @model_validator(mode="after")
+    def _beats_or_windows(self) -> "SignalsData":
+        if self.windows and self.patient_median:
+            raise ValueError(
+                "patient-median is the usual form of beats, which windows of a recording do not "
+                "have; leave one of them out"
+            )
+        return self
+
+    @property
+    def several_of(self) -> str | None:
+        """Windows, if there are any."""
+        return "windows" if self.windows else None
 
 
 class SequencesData(IndexedData):
@@ -351,11 +496,17 @@ class FhirData(_Cohort):
         return self
 
 
+AnySignals = SignalsData | WfdbData | RecordingsData
+"""The sources whose examples are signals."""
+
 Data = Annotated[
     TableData
     | ImagesData
     | DicomData
+    | NiftiData
     | WfdbData
+    | EdfData
+    | DicomWaveformData
     | SignalsData
     | SequencesData
     | FhirData

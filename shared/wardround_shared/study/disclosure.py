@@ -6,7 +6,7 @@ hospital reads it before it approves a study; every summary and report of a run 
 
 from dataclasses import dataclass
 
-from wardround_shared.study.data import SignalsData, TextData, WfdbData
+from wardround_shared.study.data import AnySignals, SignalsData, TextData, WfdbData
 from wardround_shared.study.document import Study
 from wardround_shared.study.preprocessing import Impute, Standardise
 
@@ -92,6 +92,14 @@ def disclosures(study: Study) -> tuple[Disclosure, ...]:
                 form="through the model: each of the other records is clipped by itself",
             )
         )
+    if study.privacy.private and _records_overlap(study):
+        told.append(
+            Disclosure(
+                what="a moment of a recording that is in several windows",
+                purpose='data.windows with a stride below the length, under unit = "record"',
+                form="through the model: each of the windows is clipped by itself",
+            )
+        )
     return tuple(told)
 
 
@@ -131,8 +139,23 @@ def _records_see_each_other(study: Study) -> bool:
     data = study.data
     return (
         study.privacy.unit == "record"
-        and isinstance(data, SignalsData | WfdbData)
-        and (data.patient_median or any(feature.form != "value" for feature in data.static))
+        and isinstance(data, AnySignals)
+        and (_has_median(data) or any(feature.form != "value" for feature in data.static))
+    )
+
+
+def _has_median(data: AnySignals) -> bool:
+    return isinstance(data, SignalsData | WfdbData) and data.patient_median
+
+
+def _records_overlap(study: Study) -> bool:
+    """Whether one moment of a recording is in several records."""
+    data = study.data
+    return (
+        study.privacy.unit == "record"
+        and isinstance(data, AnySignals)
+        and data.windows is not None
+        and data.windows.overlap
     )
 
 

@@ -91,8 +91,11 @@ class Simulation(Section):
         partition: `iid` deals patients at random; `dirichlet` draws each class's shares over
             the sites from a symmetric Dirichlet distribution (Hsu et al. 2019).
         sites: default number of virtual sites when the data name no hospital.
+        allow_burned_in_annotation: read DICOM images whose header says that text is burned in. A
+            hospital's own policy decides for itself and never looks here.
     """
 
     partition: Literal["iid", "dirichlet"] = "iid"
     alpha: float = Field(default=0.5, gt=0)
     sites: int | None = Field(default=None, ge=1)
+    allow_burned_in_annotation: bool = False

@@ -12,8 +12,9 @@ from flwr.app import Context, RecordDict
 from hospitals import write_hospital
 
 from wardround_client.approvals import Approvals
+from wardround_client.daemon import participation
 from wardround_client.daemon.participation import Participation, answerer
-from wardround_client.data_sets import DataSets
+from wardround_client.data_sets import DataSets, cohort_for
 from wardround_client.enrolment.rotation import rotate
 from wardround_client.refusals import reason_of
 from wardround_server.enrolment.admission import revoke
@@ -542,6 +543,20 @@ def test_the_cohort_stays_in_memory_until_something_about_it_changes(approved):
     DataSets(approved.home.data_sets).add("ward", folder, "table")
     Approvals(approved.home.studies).approve(approved.study.study_id, data_set="ward")
     assert approved.ask(touching=True) is not second
+
+
+def test_what_may_be_read_of_the_data_is_what_the_policy_says_now(approved, monkeypatch):
+    said = []
+
+    def noted(*arguments, rules, **settings):
+        said.append(rules.allow_burned_in_annotation)
+        return cohort_for(*arguments, rules=rules, **settings)
+
+    monkeypatch.setattr(participation, "cohort_for", noted)
+    approved.ask(touching=True)
+    approved.policy(allow_burned_in_annotation=True)
+    approved.ask(touching=True)
+    assert said == [False, True]
 
 
 def test_a_data_set_that_was_withdrawn_or_moved_is_not_read_from_memory(approved):
