@@ -4,13 +4,15 @@ A key that is taken and then ignored would let its author believe in something t
 it is refused like one that is misspelt.
 """
 
+from typing import get_args
+
 from wardround_shared.errors import StudyError, UnsupportedError
 from wardround_shared.study.data import (
     ImagesData,
     IndexedData,
     Label,
 )
-from wardround_shared.study.document import Kind, Study
+from wardround_shared.study.document import Kind, Study, Task
 from wardround_shared.study.idle import idle_keys
 from wardround_shared.study.models import Bilstm
 
@@ -56,7 +58,7 @@ def check_combinations(study: Study, origin: str) -> None:
     if study.study.modality != _MODALITIES[source]:
         raise StudyError(
             f'{origin}: study.task: "{task}" does not fit data.source = "{source}"; '
-            f'write "{_MODALITIES[source]}-...", or name another source.'
+            f"write {_tasks_of(_MODALITIES[source])}, or name another source."
         )
     # Hashed words have the shape of a signal, so that no model could tell by itself.
     if isinstance(study.model, Bilstm) != (source == "text"):
@@ -70,6 +72,11 @@ def check_combinations(study: Study, origin: str) -> None:
         raise StudyError(
             f"{origin}: {idle.key}: {idle.value} has no effect {idle.because}; {idle.remedy}."
         )
+
+
+def _tasks_of(modality: str) -> str:
+    fitting = [f'"{task}"' for task in get_args(Task) if task.partition("-")[0] == modality]
+    return " or ".join(fitting)
 
 
 def _check_target(study: Study, origin: str) -> None:
