@@ -52,7 +52,7 @@ def open_subject(path: Path, data: Path | None, *, site: str | None, cache: Path
         cache: of cohorts.
 
     Raises:
-        StudyError: the run made no promise that could be audited.
+        StudyError: the run made no promise that could be audited, or has no classes.
         RunFolderError: the run folder is damaged or not finished.
         DataError: the data are not those of the run, or have no such site.
     """
@@ -61,6 +61,11 @@ def open_subject(path: Path, data: Path | None, *, site: str | None, cache: Path
         raise StudyError(
             f"{path}: this run was trained without differential privacy (privacy.mechanism = "
             '"none"), so that there is no promise to audit.'
+        )
+    if run.study.study.kind != "classification":
+        raise StudyError(
+            f"{path}: an audit plants examples of one class, and {run.study.study.task} has none; "
+            "audit a classification on the same data."
         )
     summary = _summary(path)
     cohort = _choose(run.study, _cohorts(run.study, summary, data, cache), site)

@@ -242,6 +242,20 @@ def test_an_unprotected_run_has_no_promise_to_audit(desk):
         desk.audit(plain)
 
 
+def test_a_task_without_classes_is_refused(desk, tmp_path):
+    text = STUDY.replace("tabular-classification", "tabular-survival")
+    text = text.replace('classes = ["absent", "present"]\n', "")
+    time = 'time = "pressure", event = "finding", occurred = ["present"], horizon = 200'
+    text = text.replace('label = { column = "finding" }', f"survival = {{ {time} }}")
+    text = text.replace('    { column = "pressure" },\n', "")
+    (tmp_path / "time.toml").write_text(text, encoding="utf-8")
+    run = tmp_path / "run"
+    settings = settings_of(tmp_path / "time.toml", desk.data, run, "training.rounds=1")
+    assert simulate(settings, Silent())["metrics"]["events"] > 0
+    with pytest.raises(StudyError, match="an audit plants examples of one class, and tabular-surv"):
+        desk.audit(run)
+
+
 def test_other_data_than_the_runs_are_refused(desk, run, tmp_path):
     write_hospital(tmp_path / "elsewhere.csv", seed=9)
     with pytest.raises(DataError, match="other sites than the run had"):
