@@ -17,7 +17,7 @@ METRICS = {
     "loss": "Loss",
 }
 
-MEANINGS = {
+_MEANINGS = {
     "auroc": "chance that an example of the class gets a higher score than one without it; "
     "0.5 is guessing, 1 is perfect.",
     "c_index": "chance that, of two patients, the one with the earlier event gets the higher risk; "
@@ -35,6 +35,18 @@ MEANINGS = {
     "lesions": "in the images that were measured on.",
     "loss": "mean negative log-likelihood of what is true; lower is better.",
 }
+
+_OF_KIND = {
+    "segmentation": {
+        "specificity": "share of the images without the structure in which nothing is marked.",
+        "loss": "mean cross-entropy, and one minus the soft Dice score; lower is better.",
+    },
+    "localisation": {
+        "sensitivity": "share of the lesions that are found at one false mark an image.",
+    },
+    "labelling": {"accuracy": "share of the steps that are classified correctly."},
+}
+"""Where a metric means something else in a task of that kind."""
 
 # Of one finding among several, as in "auroc MI".
 _OF_ONE = {"auroc ": "AUROC ", "dice ": "Dice "}
@@ -55,3 +67,19 @@ def named(metrics: Mapping[str, object]) -> dict[str, str]:
 def first_of(metrics: Mapping[str, object]) -> str | None:
     """The metric that says most in one figure; None where there is none."""
     return next((key for key in METRICS if metrics.get(key) is not None), None)
+
+
+def meanings(metrics: Mapping[str, object], *, kind: str, positive: str) -> dict[str, str]:
+    """Name -> meaning of the metrics that are there, in a task of this kind.
+
+    Args:
+        metrics: of a model.
+        kind: of the task, as `classification`.
+        positive: what is found or missed, in words.
+    """
+    own = _OF_KIND.get(kind, {})
+    return {
+        name: own.get(key, _MEANINGS[key]).format(positive=positive)
+        for key, name in METRICS.items()
+        if key in metrics
+    }

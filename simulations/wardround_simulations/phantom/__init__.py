@@ -1,8 +1,8 @@
 """Seeded chest phantoms as real DICOM files: data for a study that needs no hospital.
 
 `write_phantom` lays a folder tree of DICOM files, masks of their lesions and a `labels.csv`, which
-the DICOM source reads like any other. `anatomy` draws chests, `scanner` exposes them, `dicom`
-writes files.
+the DICOM source reads like any other. `anatomy` draws chests, `scanner` exposes them,
+`dicom` and `masks` write files.
 """
 
 import csv
@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wardround_shared.errors import RunFolderError
 from wardround_shared.study import PhantomData
 from wardround_simulations.phantom.anatomy import Lesion, draw_chest
 from wardround_simulations.phantom.dicom import derived_uid, write_radiograph
+from wardround_simulations.phantom.masks import write_mask
 from wardround_simulations.phantom.scanner import Scanner, scanner_of
 
 __all__ = ["EDITION", "write_phantom"]
@@ -95,16 +95,9 @@ def _write_patient(
     write_radiograph(
         path, pixels, scanner, patient=key, institution=folder.name.upper(), names=names
     )
-    _write_mask(path.with_name("lesion.png"), chest.mask)
+    write_mask(path.with_name("lesion.png"), chest.mask)
     files = (f"{folder.name}/{key}/{name}" for name in ("chest.dcm", "lesion.png"))
     return (*files, folder.name, key, *_finding(chest.lesion))
-
-
-def _write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
-    """Write a PNG of zeros and ones, stored as they are: packing may differ between machines."""
-    from PIL import Image  # noqa: PLC0415 - slow import
-
-    Image.fromarray(mask.astype(np.uint8)).save(path, compress_level=0)
 
 
 def _finding(lesion: Lesion | None) -> tuple[str, str, str, str]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wardround_simulations.metric_names import MEANINGS, METRICS, first_of, named
+from wardround_simulations.metric_names import METRICS, first_of, meanings, named
 from wardround_simulations.report.figures import Line, line_chart
 from wardround_simulations.report.markup import (
     LONG,
@@ -104,9 +104,5 @@ def _cell(metrics: Metrics, key: str) -> str:
 
 def _performance_words(run: Run) -> dict[str, str]:
     positive = f"“{run.classes[1]}”" if len(run.classes) == 2 else "a class"
-    words = {
-        name: MEANINGS[key].format(positive=positive)
-        for key, name in METRICS.items()
-        if key in run.metrics
-    }
+    words = meanings(run.metrics, kind=run.kind, positive=positive)
     return words | {UNDEFINED: "not defined, for example the AUROC where only one class occurs."}
