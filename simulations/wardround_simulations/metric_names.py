@@ -36,6 +36,9 @@ _MEANINGS = {
     "loss": "mean negative log-likelihood of what is true; lower is better.",
 }
 
+# Accuracy says little where one class is rare.
+_FIRST = ("auroc", "c_index", "dice", "froc", "balanced_accuracy")
+
 _OF_KIND = {
     "segmentation": {
         "specificity": "share of the images without the structure in which nothing is marked.",
@@ -66,7 +69,7 @@ def named(metrics: Mapping[str, object]) -> dict[str, str]:
 
 def first_of(metrics: Mapping[str, object]) -> str | None:
     """The metric that says most in one figure; None where there is none."""
-    return next((key for key in METRICS if metrics.get(key) is not None), None)
+    return next((key for key in _FIRST if metrics.get(key) is not None), None)
 
 
 def meanings(metrics: Mapping[str, object], *, kind: str, positive: str) -> dict[str, str]:

@@ -99,7 +99,8 @@ def _score(run: Run) -> str:
     if key is None:
         return ""
     n = whole(run.metrics.get("n"))
-    return f" with {METRICS[key]} {run.metrics[key]:.3f} on {n} validation examples"
+    name = METRICS[key].lower() if " " in METRICS[key] else METRICS[key]
+    return f" with {name} {run.metrics[key]:.3f} on {n} validation examples"
 
 
 def _protection(run: Run) -> str:
