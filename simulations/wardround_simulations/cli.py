@@ -18,6 +18,7 @@ from wardround_shared.errors import StudyError, WardroundError
 from wardround_shared.study import Study, load_study
 from wardround_shared.terminal import accept_every_letter, say
 from wardround_simulations.backends import warm_pool
+from wardround_simulations.explaining.command import explain
 from wardround_simulations.exporting.command import export
 from wardround_simulations.metric_names import METRICS
 from wardround_simulations.prediction.command import predict
@@ -243,6 +244,7 @@ def audit(  # noqa: PLR0917 - the command's options
 
 
 app.command(epilog="Example: wardround predict runs/heart new-patients.csv")(predict)
+app.command(epilog="Example: wardround explain runs/chest scan.dcm --out explained")(explain)
 app.command(epilog="Example: wardround export runs/heart --format onnx --out heart.onnx")(export)
 
 

@@ -22,7 +22,7 @@ from wardround_client.sources.records import RawRecord, SetAside
 from wardround_client.sources.signals import signal_source
 from wardround_client.sources.table import TableSource
 from wardround_client.sources.wfdb import OF_BEATS, WfdbSource
-from wardround_shared.errors import DataError, UnreadableError
+from wardround_shared.errors import DataError, UnreadableError, UnsupportedError
 from wardround_shared.study import (
     DicomData,
     ImagesData,
@@ -45,6 +45,14 @@ _KINDS = {
     "a file of arrays (npz)": (".npz",),
     "a WFDB record": (".hea", ".dat"),
 }
+_EXPECTED: dict[type, tuple[str, ...]] = {
+    TableData: ("a table",),
+    ImagesData: ("a PNG or JPEG image", "a file of arrays (npz)"),
+    DicomData: ("a DICOM file",),
+    PhantomData: ("a DICOM file",),
+    SignalsData: ("a file of arrays (npz)",),
+    WfdbData: ("a WFDB record",),
+}
 
 
 def read_inputs(study: Study, path: Path, *, columns: Path | None = None) -> Iterator[Read]:
@@ -60,8 +68,13 @@ def read_inputs(study: Study, path: Path, *, columns: Path | None = None) -> Ite
         columns: table of the static columns of WFDB records, with their names.
 
     Raises:
-        DataError: `columns` cannot be used.
+        UnsupportedError: there is no way yet to read single files of the study's source.
     """
+    if type(study.data) not in _EXPECTED:
+        raise UnsupportedError(
+            f'Single files of data.source = "{study.data.source}" cannot be read yet; wardround '
+            "evaluate takes a folder."
+        )
     name = str(path)
     try:
         _require_kind(study, path)
@@ -96,14 +109,7 @@ def _records(study: Study, path: Path, columns: Path | None) -> Iterator[Read]:
 
 def _require_kind(study: Study, path: Path) -> None:
     """Refuse a file whose ending belongs to another kind of data, and a folder."""
-    expected = {
-        TableData: ("a table",),
-        ImagesData: ("a PNG or JPEG image", "a file of arrays (npz)"),
-        DicomData: ("a DICOM file",),
-        PhantomData: ("a DICOM file",),
-        SignalsData: ("a file of arrays (npz)",),
-        WfdbData: ("a WFDB record",),
-    }[type(study.data)]
+    expected = _EXPECTED[type(study.data)]
     if path.is_dir():
         raise DataError("this is a folder; name the files in it")
     found = next((kind for kind, ends in _KINDS.items() if path.suffix.lower() in ends), None)

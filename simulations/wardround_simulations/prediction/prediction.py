@@ -48,7 +48,7 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Prepared:
+class Prepared:
     """An input as the network takes it."""
 
     input: str
@@ -72,22 +72,30 @@ def predict_inputs(
     Raises:
         RunError: the model's output is not finite.
     """
-    waiting: list[_Prepared | Failure] = []
-    for path in paths:
-        for record in read_inputs(run.study, path, columns=columns):
-            waiting.append(_prepare(run, path, record))
-            if len(_ready(waiting)) == EVALUATION_BATCH:
-                yield from _answered(run, waiting)
-                waiting = []
+    waiting: list[Prepared | Failure] = []
+    for one in prepare_inputs(run, paths, columns=columns):
+        waiting.append(one)
+        if len(_ready(waiting)) == EVALUATION_BATCH:
+            yield from _answered(run, waiting)
+            waiting = []
     yield from _answered(run, waiting)
 
 
-def _ready(waiting: Sequence[_Prepared | Failure]) -> list[_Prepared]:
-    return [one for one in waiting if isinstance(one, _Prepared)]
+def prepare_inputs(
+    run: FinishedRun, paths: Iterable[Path], *, columns: Path | None = None
+) -> Iterator[Prepared | Failure]:
+    """Every example in every input as the network takes it; arguments as `predict_inputs`."""
+    for path in paths:
+        for record in read_inputs(run.study, path, columns=columns):
+            yield _prepare(run, path, record)
+
+
+def _ready(waiting: Sequence[Prepared | Failure]) -> list[Prepared]:
+    return [one for one in waiting if isinstance(one, Prepared)]
 
 
 def _answered(
-    run: FinishedRun, waiting: Sequence[_Prepared | Failure]
+    run: FinishedRun, waiting: Sequence[Prepared | Failure]
 ) -> Iterator[Prediction | Failure]:
     """One batch, in order."""
     ready = _ready(waiting)
@@ -110,7 +118,7 @@ def _asked(run: FinishedRun, examples: Sequence[Parts]) -> NDArray[np.float64]:
 # --- one input -------------------------------------------------------------------------------
 
 
-def _prepare(run: FinishedRun, path: Path, record: RawRecord | SetAside) -> _Prepared | Failure:
+def _prepare(run: FinishedRun, path: Path, record: RawRecord | SetAside) -> Prepared | Failure:
     if isinstance(record, SetAside):
         return Failure(path=path, input=record.key, why=record.reason)
     recipe = Recipe(run.study)
@@ -120,7 +128,7 @@ def _prepare(run: FinishedRun, path: Path, record: RawRecord | SetAside) -> _Pre
         made = recipe.transform(tuple(part[None] for part in example), run.fitted)
     except (UnreadableError, CohortError) as error:
         return Failure(path=path, input=record.key, why=str(error).rstrip("."))
-    return _Prepared(
+    return Prepared(
         input=record.key,
         parts=tuple(part[0] for part in made),
         warnings=warnings_on(run, example),
