@@ -91,6 +91,7 @@ static = [{ column = "age" }]
 
 [preprocessing]
 steps = [
+    { name = "band-pass", low = 1.0, high = 30.0 },
     { name = "crop", length = 120 },
     { name = "impute", indicator = false },
     { name = "standardise", part = "static" },
