@@ -7,7 +7,7 @@ examples that the model has learned from.
 import csv
 import dataclasses
 import glob
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,16 +15,21 @@ import numpy as np
 
 from wardround_client.sources.arrays import ArraySource
 from wardround_client.sources.dicom import read_dicom
+from wardround_client.sources.dicom_waveform import read_waveform
+from wardround_client.sources.edf import read_edf
 from wardround_client.sources.files import file_fault
-from wardround_client.sources.images import image_source, read_image
+from wardround_client.sources.image_file import read_image
+from wardround_client.sources.images import image_source
 from wardround_client.sources.index import Index, table_index
-from wardround_client.sources.records import RawRecord, SetAside
+from wardround_client.sources.records import RawRecord, Reading, SetAside
 from wardround_client.sources.signals import signal_source
 from wardround_client.sources.table import TableSource
 from wardround_client.sources.wfdb import OF_BEATS, WfdbSource
 from wardround_shared.errors import DataError, UnreadableError, UnsupportedError
 from wardround_shared.study import (
     DicomData,
+    DicomWaveformData,
+    EdfData,
     ImagesData,
     IndexedData,
     PhantomData,
@@ -38,18 +43,22 @@ Read = RawRecord | SetAside
 D = TypeVar("D", bound=IndexedData)
 
 _NOTHING = np.zeros(0)
+_OF_TRAINING = ("label", "survival", "mask", "points", "site", "max_per_patient")
 _KINDS = {
     "a table": (".csv", ".tsv"),
     "a PNG or JPEG image": (".png", ".jpg", ".jpeg"),
     "a DICOM file": (".dcm", ".dicom", ".ima"),
     "a file of arrays (npz)": (".npz",),
     "a WFDB record": (".hea", ".dat"),
+    "an EDF file": (".edf",),
 }
 _EXPECTED: dict[type, tuple[str, ...]] = {
     TableData: ("a table",),
     ImagesData: ("a PNG or JPEG image", "a file of arrays (npz)"),
     DicomData: ("a DICOM file",),
     PhantomData: ("a DICOM file",),
+    DicomWaveformData: ("a DICOM file",),
+    EdfData: ("an EDF file",),
     SignalsData: ("a file of arrays (npz)",),
     WfdbData: ("a WFDB record",),
 }
@@ -70,9 +79,11 @@ def read_inputs(study: Study, path: Path, *, columns: Path | None = None) -> Ite
     Raises:
         UnsupportedError: there is no way yet to read single files of the study's source.
     """
-    if type(study.data) not in _EXPECTED:
+    beside = isinstance(study.data, EdfData | DicomWaveformData) and study.data.static
+    if beside or type(study.data) not in _EXPECTED:
         raise UnsupportedError(
-            f'Single files of data.source = "{study.data.source}" cannot be read yet; wardround '
+            f'Single files of data.source = "{study.data.source}" '
+            f"{'with columns beside them ' if beside else ''}cannot be read yet; wardround "
             "evaluate takes a folder."
         )
     name = str(path)
@@ -97,14 +108,25 @@ def _records(study: Study, path: Path, columns: Path | None) -> Iterator[Read]:
         case SignalsData() as data:
             made = _unlabelled(study, data, path, _patient(data))
             yield from _named(_arrays(made, path).records(), path)
-        case ImagesData():
-            yield _single(path, read_image(path))
-        case DicomData(voi=voi):
-            yield _single(path, read_dicom(path, voi=voi))
-        case PhantomData():
-            yield _single(path, read_dicom(path))
         case WfdbData() as data:
             yield from _wfdb(study, data, path, columns)
+        case _:
+            for one in _readings(study, path):
+                yield _single(path, one)
+
+
+def _readings(study: Study, path: Path) -> Sequence[Reading]:
+    """What a file holds that stands for itself, an image or a recording."""
+    match study.data:
+        case DicomData() as data:
+            return read_dicom(path, voi=data.voi, frames=data.frames)
+        case PhantomData():
+            return read_dicom(path)
+        case EdfData() as data:
+            return read_edf(path, leads=data.leads, unit=data.unit, windows=data.windows)
+        case DicomWaveformData() as data:
+            return read_waveform(path, leads=data.leads, unit=data.unit, windows=data.windows)
+    return (Reading(main=read_image(path)),)
 
 
 def _require_kind(study: Study, path: Path) -> None:
@@ -119,9 +141,15 @@ def _require_kind(study: Study, path: Path) -> None:
         raise DataError("the file is not there")
 
 
-def _single(path: Path, main: Any) -> RawRecord:
+def _single(path: Path, one: Reading) -> RawRecord:
     return RawRecord(
-        key=str(path), patient=str(path), site=None, stratum=0, target=_NOTHING, main=main
+        key=f"{path}{one.part}",
+        patient=str(path),
+        site=None,
+        stratum=0,
+        target=_NOTHING,
+        main=one.main,
+        sampling_rate=one.sampling_rate,
     )
 
 
@@ -136,7 +164,7 @@ def _unlabelled(study: Study, data: IndexedData, path: Path, change: dict[str, A
     name = glob.escape(path.name)
     files = {"arrays": (name,)} if hasattr(data, "arrays") else {"table": (name,)}
     beside = tuple(join for join in data.join if (path.parent / join.file).is_file())
-    nothing: dict[str, Any] = dict.fromkeys(("label", "survival", "site", "max_per_patient"))
+    nothing: dict[str, Any] = dict.fromkeys(_OF_TRAINING)
     update = {**nothing, "where": {}, "table": (), **files, "join": beside, **change}
     return study.model_copy(update={"data": data.model_copy(update=update)})
 

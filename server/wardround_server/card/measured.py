@@ -9,11 +9,20 @@ from wardround_server.card.rounding import FEWEST
 from wardround_shared.evaluation import BINS, confusion, counts_length, positive_classes
 from wardround_shared.intervals import Interval, of_area, of_share, resampled
 from wardround_shared.study import Study
-from wardround_shared.tasks import Classification, MultiLabel, ProportionalHazards, Task, task_of
+from wardround_shared.tasks import (
+    Classification,
+    Labelling,
+    Localisation,
+    MultiLabel,
+    ProportionalHazards,
+    Segmentation,
+    Task,
+    task_of,
+)
 from wardround_shared.tasks.survival import RISKS, TIMES
 
 _HEAD = 2
-_NOT_SHOWN = {"n", "loss", "events"}
+_NOT_SHOWN = {"n", "loss", "events", "lesions"}
 Counts = NDArray[np.float64]
 
 
@@ -36,9 +45,7 @@ def measured(study: Study, counts: Counts) -> list[Measured]:
     values = task.metrics(counts)
     if counts[0] < FEWEST:
         return []
-    names = [name for name in values if name not in _NOT_SHOWN]
-    if smallest_group(task, counts) < FEWEST:
-        names = [name for name in names if name == "accuracy"]
+    names = [name for name in values if name not in _NOT_SHOWN and _may_show(task, counts, name)]
     known = _exact(task, counts)
     return [
         Measured(
@@ -50,9 +57,21 @@ def measured(study: Study, counts: Counts) -> list[Measured]:
     ]
 
 
+def _may_show(task: Task, counts: Counts, name: str) -> bool:
+    """Whether enough examples are behind a metric that it is no count in disguise."""
+    if isinstance(task, Segmentation):
+        with_it, without = task.smallest_groups(counts)
+        return (without if name == "specificity" else with_it) >= FEWEST
+    return name == "accuracy" or smallest_group(task, counts) >= FEWEST
+
+
 def smallest_group(task: Task, counts: Counts) -> int:
     """Examples of the rarest class, of the rarest presence or absence of a finding, or events."""
     match task:
+        case Localisation():
+            return int(task.metrics(counts)["lesions"])
+        case Labelling(classes=classes):  # steps
+            return int(confusion(counts, len(classes)).sum(axis=1).min())
         case Classification(classes):
             return int(confusion(counts, len(classes)).sum(axis=1).min())
         case MultiLabel(classes):

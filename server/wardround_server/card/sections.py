@@ -17,7 +17,7 @@ Summary = Mapping[str, Any]
 Lines = list[str]
 
 _MOST_SITES = 20
-_FEW = f"Fewer than {FEWEST} validation examples: no figure is shown."
+_FEW = f"Fewer than {FEWEST} validation examples are behind each figure: no figure is shown."
 
 
 def use(study: Study) -> Lines:

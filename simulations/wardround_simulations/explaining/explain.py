@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wardround_shared.errors import RunError, RunFolderError
+from wardround_shared.errors import RunError, RunFolderError, UnsupportedError
 from wardround_shared.study import TableData
 from wardround_shared.tasks import task_of
 from wardround_simulations.evaluation import FinishedRun
@@ -48,12 +48,15 @@ def explain_inputs(
 
     Raises:
         RunError: the model takes tables, or has no such class.
+        UnsupportedError: the task has no answer for a whole input.
     """
     if isinstance(run.study.data, TableData):
         raise RunError(
             "A table has no picture of its own; say with --data where examples lie, to see which "
             "columns count."
         )
+    if run.study.study.kind not in {"classification", "multilabel-classification"}:
+        raise UnsupportedError(f"explain cannot draw the task {run.study.study.task} yet.")
     classes = run.study.study.classes
     if class_name is not None and class_name not in classes:
         raise RunError(f"--class {class_name}: the classes are {', '.join(classes)}.")
@@ -99,7 +102,7 @@ def _explain(
     elif main.ndim == 2:
         draw_signal(main, found, _channels(run, main), title, file)
     else:
-        raise RunError("The study makes a table of each image (histogram): there is no picture.")
+        raise RunError("The study's preprocessing leaves no image or signal: there is no picture.")
     said = f"{one.input}: what speaks for {classes[output]} ({chances[output]:.3f})"
     if len(parts) > 1:
         said += f"; {found.beside:.0%} of what counts is in the columns beside the signal"

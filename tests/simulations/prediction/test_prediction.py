@@ -301,6 +301,35 @@ class TestSignals:
         assert "--columns" in lacking.why
 
 
+def test_a_dicom_file_is_read_with_the_windows_and_frames_of_the_study(tmp_path, monkeypatch):
+    from wardround_client.sources import inputs
+    from wardround_client.sources.records import Reading
+    from wardround_shared.study import load_study
+
+    asked = []
+
+    def read(path, **options):
+        asked.append(options)
+        return [Reading(main=np.zeros((8, 8)), part=f"#{number}") for number in (1, 2)]
+
+    monkeypatch.setattr(inputs, "read_dicom", read)
+    (tmp_path / "x.dcm").touch()
+    study = load_study(cli.find_study("ct-contrast"), ["data.voi=true"])
+    found = [*inputs.read_inputs(study, tmp_path / "x.dcm")]
+    assert [one.key for one in found] == [f"{tmp_path}/x.dcm#1", f"{tmp_path}/x.dcm#2"]
+    assert asked == [{"voi": True, "frames": study.data.frames}]
+
+
+def test_a_source_without_single_files_is_refused_in_words(tmp_path):
+    from wardround_client.sources.inputs import read_inputs
+    from wardround_shared.errors import UnsupportedError
+    from wardround_shared.study import load_study
+
+    study = load_study(cli.find_study("fhir-synthea"))
+    with pytest.raises(UnsupportedError, match="evaluate takes a folder"):
+        [*read_inputs(study, tmp_path / "bundle.json")]
+
+
 def test_dicom_files_are_predicted_as_evaluate_does(tmp_path):
     study = cli.find_study("phantom").read_text()
     changes = (
