@@ -41,7 +41,7 @@ $(RUNTIME): $(VENV)/.created pyproject.toml constraints.txt
 	touch $@
 
 $(CHECKS): $(RUNTIME)
-	$(INSTALL) -e '.[codecs,nifti,ray,dev]'
+	$(INSTALL) -e '.[codecs,explain,nifti,onnx,ray,dev]'
 	touch $@
 
 clean:

@@ -6,7 +6,7 @@ shapes: N = examples of the site, B = batch, K = classes, P = model parameters.
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -131,17 +131,28 @@ def evaluate(
     """Metric counts (float64 [L]) of `module` on the examples in `index` (int64)."""
     if not len(index):
         return np.zeros(task.counts_length)
-    module.eval()
     device = examples.targets.device
     batches = math.ceil(len(index) / EVALUATION_BATCH)
-    predictions: list[Tensor] = []
-    with torch.inference_mode():
-        for batch in index.split(EVALUATION_BATCH):
-            parts, _ = examples.take(batch.to(device))
-            predictions.append(task.predictions(module(*parts)))
-            progress(EVALUATING, len(predictions), batches)
-    found = torch.cat(predictions).cpu().numpy()
+
+    def parts() -> Iterator[tuple[Tensor, ...]]:
+        for number, batch in enumerate(index.split(EVALUATION_BATCH), start=1):
+            yield examples.take(batch.to(device))[0]
+            progress(EVALUATING, number, batches)
+
+    found = predict(module, parts(), task)
     return task.count(found, examples.targets[index.to(device)].cpu().numpy())
+
+
+def predict(module: nn.Module, batches: Iterable[tuple[Tensor, ...]], task: Task) -> Floats:
+    """What `task` reads off the module's outputs, float64 [N, ...]; N is at least 1.
+
+    Measuring a model and using it go through here with batches of the same size, so that they
+    cannot differ.
+    """
+    module.eval()
+    with torch.inference_mode():
+        found = [task.predictions(module(*parts)) for parts in batches]
+    return torch.cat(found).cpu().numpy()
 
 
 def learning_rate(training: Training, round_number: int) -> float:

@@ -83,7 +83,7 @@ def require_same_release(theirs: str, *, who: str) -> None:
     Raises:
         ProtocolError: naming both versions.
     """
-    if _release(theirs) != _release(__version__):
+    if not same_release(theirs, __version__):
         raise ProtocolError(
             f"{who} runs wardround {theirs[:20]}, and here it is {__version__}; install the same "
             "release on both sides."
@@ -133,5 +133,6 @@ def _record(content: RecordDict, name: str) -> ConfigRecord:
     return record
 
 
-def _release(version: str) -> list[str]:
-    return version.split(".")[:2]
+def same_release(one: str, other: str) -> bool:
+    """Whether two versions are of one release, apart from patches (0.1.3 and 0.1.4)."""
+    return one.split(".")[:2] == other.split(".")[:2]

@@ -86,7 +86,7 @@ def count(probabilities: ArrayLike, labels: ArrayLike) -> Array:
     # Each example adds one to a cell of the confusion matrix and to a bin of each score.
     cells = [
         _HEAD + y * k + p.argmax(axis=1),
-        *(_start(k, c) + BINS * (y != c) + _bin(p, c) for c in _positive_classes(k)),
+        *(_start(k, c) + BINS * (y != c) + _bin(p, c) for c in positive_classes(k)),
     ]
     counts = np.bincount(np.concatenate(cells), minlength=length).astype(np.float64)
     counts[:_HEAD] = len(y), loss
@@ -110,11 +110,11 @@ def metrics(counts: Array, classes: tuple[str, ...]) -> dict[str, float | int | 
     recall = [_ratio(hits[c], true[c]) for c in range(k)]
     specificity = [_ratio(n - true[c] - predicted[c] + hits[c], n - true[c]) for c in range(k)]
     f1 = [_ratio(2.0 * hits[c], true[c] + predicted[c]) for c in range(k)]
-    positives = _positive_classes(k)
+    positives = positive_classes(k)
     return {
         "accuracy": _ratio(sum(hits), n),
         "balanced_accuracy": mean(recall),
-        "auroc": mean([_area(*_histograms(counts, k, c)) for c in positives]),
+        "auroc": mean([_area(*histograms(counts, k, c)) for c in positives]),
         "f1_macro": mean(f1),
         "sensitivity": mean([recall[c] for c in positives]),
         "specificity": mean([specificity[c] for c in positives]),
@@ -135,7 +135,7 @@ def roc(counts: Array, k: int, class_index: int) -> tuple[Array, Array]:
 
     Rates of a class that has no examples, or is the only one, are NaN.
     """
-    positive, negative = _histograms(counts, k, class_index)
+    positive, negative = histograms(counts, k, class_index)
     rates = []
     for histogram in (negative, positive):
         above = np.concatenate([[0.0], np.cumsum(histogram[::-1])])
@@ -145,9 +145,8 @@ def roc(counts: Array, k: int, class_index: int) -> tuple[Array, Array]:
 
 def calibration(counts: Array, k: int, class_index: int, groups: int = 10) -> Calibration:
     """Predicted against observed probability of a class, in equal groups of the former."""
-    positive, negative = _histograms(counts, k, class_index)
-    width = 2.0 * _LIMIT / BINS
-    centre = 1.0 / (1.0 + np.exp(-(-_LIMIT + width * (np.arange(BINS) + 0.5))))
+    positive, negative = histograms(counts, k, class_index)
+    centre = 1.0 / (1.0 + np.exp(-score_centres()))
     group = np.minimum((centre * groups).astype(int), groups - 1)
     n, predicted, observed = (
         np.bincount(group, weights=w, minlength=groups).astype(np.float64)
@@ -173,17 +172,18 @@ def _positives(k: int) -> int:
     return 1 if k == 2 else k
 
 
-def _positive_classes(k: int) -> range:
+def positive_classes(k: int) -> range:
+    """The classes whose scores are counted: of two the second, of more each against the rest."""
     return range(1, 2) if k == 2 else range(k)
 
 
 def _start(k: int, c: int) -> int:
     """Where the histograms of a positive class begin: examples of the class, then all others."""
-    return _HEAD + k * k + 2 * BINS * (c - _positive_classes(k).start)
+    return _HEAD + k * k + 2 * BINS * (c - positive_classes(k).start)
 
 
-def _bin(p: Array, c: int) -> NDArray[np.int64]:
-    """The bin of each example's score for class c.
+def scores(p: Array, c: int) -> Array:
+    """Score of class c [N] of probabilities [N, K]: its logit, cut off at -12 and 12.
 
     The denominator of the odds is summed over the other classes: 1 - p would be 0 long before the
     others' probabilities are.
@@ -191,16 +191,27 @@ def _bin(p: Array, c: int) -> NDArray[np.int64]:
     others = np.delete(p, c, axis=1).sum(axis=1)
     with np.errstate(divide="ignore"):
         logit = np.log(np.maximum(p[:, c], 0.0)) - np.log(np.maximum(others, 0.0))
-    share = (np.clip(logit, -_LIMIT, _LIMIT) + _LIMIT) / (2.0 * _LIMIT)
+    clipped: Array = np.clip(logit, -_LIMIT, _LIMIT)
+    return clipped
+
+
+def score_centres() -> Array:
+    """The score in the middle of each bin [S]."""
+    return np.asarray(-_LIMIT + 2.0 * _LIMIT / BINS * (np.arange(BINS) + 0.5), np.float64)
+
+
+def _bin(p: Array, c: int) -> NDArray[np.int64]:
+    """The bin of each example's score for class c."""
+    share = (scores(p, c) + _LIMIT) / (2.0 * _LIMIT)
     bins: NDArray[np.int64] = np.minimum(share * BINS, BINS - 1).astype(np.int64)
     return bins
 
 
-def _histograms(counts: Array, k: int, class_index: int) -> tuple[Array, Array]:
+def histograms(counts: Array, k: int, class_index: int) -> tuple[Array, Array]:
     """Score histograms [S] of the examples of a class and of all others."""
     if k == 2 and class_index == 0:
         # The score of the first class is that of the second one, mirrored.
-        positive, negative = _histograms(counts, 2, 1)
+        positive, negative = histograms(counts, 2, 1)
         return negative[::-1], positive[::-1]
     start = _start(k, class_index)
     pair = counts[start : start + 2 * BINS].reshape(2, BINS)

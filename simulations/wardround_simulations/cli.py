@@ -18,7 +18,10 @@ from wardround_shared.errors import StudyError, WardroundError
 from wardround_shared.study import Study, load_study
 from wardround_shared.terminal import accept_every_letter, say
 from wardround_simulations.backends import warm_pool
+from wardround_simulations.explaining.command import explain
+from wardround_simulations.exporting.command import export
 from wardround_simulations.metric_names import METRICS
+from wardround_simulations.prediction.command import predict
 
 app = typer.Typer(
     help="Wardround: one model learned across hospitals, and no record ever moved.",
@@ -238,6 +241,11 @@ def audit(  # noqa: PLR0917 - the command's options
             say(line)
     if result["verdict"] == "broken":
         raise typer.Exit(1)
+
+
+app.command(epilog="Example: wardround predict runs/heart new-patients.csv")(predict)
+app.command(epilog="Example: wardround explain runs/chest scan.dcm --out explained")(explain)
+app.command(epilog="Example: wardround export runs/heart --format onnx --out heart.onnx")(export)
 
 
 @bench.command("simulation", epilog="Example: wardround bench simulation --json")

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from wardround_client.cohort import CohortSet, build_cohorts, kept_cohorts
 from wardround_client.prepared import prepare
 from wardround_client.training import Examples, evaluate
 from wardround_server.run_folder import STUDY, SUMMARY, read_model
+from wardround_shared import __version__
+from wardround_shared.agreement import same_release
 from wardround_shared.errors import RunFolderError
 from wardround_shared.messages import Fitted, read_shapes
 from wardround_shared.network import build_network
@@ -33,19 +36,23 @@ class FinishedRun:
     Attributes:
         module: in evaluation mode, on the CPU.
         fitted: preprocessing constants, one mapping a fitted step.
+        shapes: of one decoded example before the fitted steps: main, and static if there is one.
+        software: the version of wardround that wrote the model.
     """
 
     study: Study
     module: nn.Module
     fitted: Fitted
+    shapes: tuple[tuple[int, ...], ...]
+    software: str
 
 
 def open_run(path: Path) -> FinishedRun:
     """Read a run folder.
 
     Raises:
-        RunFolderError: it is not there, not finished, damaged, or its parts do not belong
-            together.
+        RunFolderError: it is not there, not finished, damaged, of another release, or its parts do
+            not belong together.
     """
     if not (path / STUDY).is_file():
         raise RunFolderError(f"{path}: this is no run folder; it has no {STUDY}.")
@@ -53,6 +60,25 @@ def open_run(path: Path) -> FinishedRun:
     arrays, metadata = read_model(path)
     if metadata.get("study_id") != study.study_id:
         raise RunFolderError(f"{path}: the model was trained with another study.toml.")
+    software = metadata.get("software", "of an unknown version")
+    if not same_release(software, __version__):
+        raise RunFolderError(
+            f"{path}: the model was written by wardround {software[:20]}, and this is "
+            f"{__version__}, which may prepare inputs in another way; install that release."
+        )
+    try:
+        return _assembled(study, arrays, metadata)
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        raise RunFolderError(
+            f"{path}: the model file does not fit the network of its study, arrays are missing or "
+            "of another shape; restore the run folder from a backup."
+        ) from error
+
+
+def _assembled(
+    study: Study, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
+) -> FinishedRun:
+    """The network with its weights; raises whatever comes up if the arrays are others."""
     fitted: list[dict[str, np.ndarray]] = [{} for _ in range(int(metadata["fitted_steps"]))]
     state: dict[str, torch.Tensor] = {}
     for name, array in arrays.items():
@@ -61,10 +87,18 @@ def open_run(path: Path) -> FinishedRun:
             fitted[int(step)][key] = array
         else:
             state[name] = torch.from_numpy(array)
-    shapes = Recipe(study).output_shapes(read_shapes(metadata["shapes"]))
-    module = build_network(study, shapes)
+    shapes = read_shapes(metadata["shapes"])
+    # Fresh weights are drawn and replaced: nobody's random state should know of it.
+    with torch.random.fork_rng(devices=[]):
+        module = build_network(study, Recipe(study).output_shapes(shapes))
     module.load_state_dict(state)
-    return FinishedRun(study=study, module=module.eval(), fitted=tuple(fitted))
+    return FinishedRun(
+        study=study,
+        module=module.eval(),
+        fitted=tuple(fitted),
+        shapes=shapes,
+        software=metadata["software"],
+    )
 
 
 def evaluate_run(path: Path, data: Path | None, *, cache: Path) -> dict[str, Any]:
@@ -100,7 +134,7 @@ def evaluate_run(path: Path, data: Path | None, *, cache: Path) -> dict[str, Any
         everyone = torch.arange(len(cohort.patients))
         per_site[cohort.site] = evaluate(run.module, examples, everyone, task)
     overall = np.sum(list(per_site.values()), axis=0)
-    summary = _summary(path)
+    summary = read_summary(path)
     trained_on = _trained_on(study, summary, cohorts, cache)
     return {
         "metrics": task.metrics(overall),
@@ -121,12 +155,21 @@ def _unthinned(study: Study) -> Study:
     )
 
 
-def _summary(path: Path) -> dict[str, Any]:
-    """The run's summary; a run without one claims nothing."""
+def read_summary(path: Path) -> dict[str, Any]:
+    """The run's summary; a run without one claims nothing.
+
+    Raises:
+        RunFolderError: it is damaged.
+    """
     summary = path / SUMMARY
     if not summary.is_file():
         return {}
-    content: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(summary.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{summary}: the summary is damaged ({error}).") from error
+    if not isinstance(content, dict):
+        raise RunFolderError(f"{summary}: the summary is damaged (it is no JSON object).")
     return content
 
 

@@ -29,6 +29,7 @@ from wardround_client.secure import SECURE, SecureMember, write_identity
 from wardround_client.site import Models, Site, Workplace
 from wardround_client.training import local_seed
 from wardround_server.app import build_server_app
+from wardround_server.card import write_card
 from wardround_server.coordinator import Coordinator, Outcome
 from wardround_server.initial_weights import read_weights
 from wardround_server.observer import Observer
@@ -387,7 +388,7 @@ class _Simulation:
                 device=self._device,
                 pool=pool,
             )
-            return self._write("complete")
+            summary = self._write("complete")
         except KeyboardInterrupt:
             self._write("interrupted", "Ctrl-C")
             raise
@@ -396,6 +397,8 @@ class _Simulation:
             with suppress(RunFolderError):
                 self._write("failed", str(error) or type(error).__name__)
             raise
+        write_card(self._folder, self._study, summary)
+        return summary
 
     def _open_ledgers(self) -> Ledgers:
         """Each site's ledger, in the run's folder unless the sites have homes of their own."""

@@ -49,3 +49,4 @@ def test_a_study_runs_on_its_data(tmp_path, name):
     assert summary["metrics"]["n"] > 0
     assert not summary["dropped"]
     assert summary["sites"] == len(summary["cohorts"]) > 1
+    assert "## Metrics" in (tmp_path / "run" / "model-card.md").read_text()

@@ -36,6 +36,7 @@ class _Block:
         main: name of the array that holds the examples.
         columns: cells [n] by the name that the study gives the column.
         names: of all arrays in the file.
+        rows: n, where there are no columns.
     """
 
     path: Path
@@ -43,9 +44,10 @@ class _Block:
     main: str
     columns: dict[str, Cells]
     names: tuple[str, ...]
+    rows: int
 
     def __len__(self) -> int:
-        return len(next(iter(self.columns.values()), []))
+        return len(next(iter(self.columns.values()), range(self.rows)))
 
 
 @contextmanager
@@ -183,16 +185,20 @@ class ArraySource:
                     f"{origin}: no array matches {self._pattern!r}; "
                     f"the arrays are {', '.join(file.files)}."
                 )
-            return [
-                _Block(
-                    path=path,
-                    origin=origin,
-                    main=match.group(0),
-                    columns=self._columns(file, origin, "".join(match.groups())),
-                    names=tuple(file.files),
-                )
-                for match in found
-            ]
+            return [self._block(file, path, match) for match in found]
+
+    def _block(self, file: "np.lib.npyio.NpzFile", path: Path, match: re.Match[str]) -> _Block:
+        origin = relative(self._folder, path)
+        columns = self._columns(file, origin, "".join(match.groups()))
+        main = match.group(0)
+        return _Block(
+            path=path,
+            origin=origin,
+            main=main,
+            columns=columns,
+            names=tuple(file.files),
+            rows=0 if columns else len(np.atleast_1d(file[main])),
+        )
 
     def _columns(self, file: "np.lib.npyio.NpzFile", origin: str, star: str) -> dict[str, Cells]:
         columns = {}

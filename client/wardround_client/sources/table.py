@@ -31,11 +31,11 @@ class TableSource:
     def records(self) -> Iterator[RawRecord | SetAside]:
         """Every row; one with a cell that is neither a value nor missing is set aside."""
         index = table_index(self._data, self._folder, self._tables)
+        features = self._data.features
+        columns = [index.column(feature.column) for feature in features]
         selection = select(index, self._study)
         self._notes = selection.notes
         yield from selection.set_aside
-        features = self._data.features
-        columns = [index.column(feature.column) for feature in features]
         values, faults = feature_values(columns, features, self._data.missing)
         for example in selection.examples:
             if example.row in faults:

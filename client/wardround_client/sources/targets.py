@@ -39,6 +39,8 @@ def read_targets(index: Index, rows: Sequence[int], study: Study) -> list[Target
         return [UNKNOWN] * len(rows)  # it is in the files
     if data.points is not None:
         return [*_lesions(index, rows, data.points, missing)]
+    if data.survival is None and data.label is None:
+        return [UNKNOWN] * len(rows)  # inputs of a trained model (inputs.py)
     if data.survival is not None:
         return [*_survival(index, rows, data.survival, missing)]
     assert data.label is not None  # `check_combinations`

@@ -41,6 +41,9 @@ from wardround_shared.study import Study, WfdbData
 # noise or waves, and are no beat.
 _BEATS = frozenset("NLRBAaJSVrFejnE/fQ?")
 
+OF_BEATS = ("symbol", "rr_prev", "rr_next")
+"""Columns that come with annotated beats."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Signal:
@@ -80,12 +83,17 @@ class WfdbSource:
         cells = index.column(self._data.record)
         index = dataclasses.replace(index, identities=cells, paths=cells)
         unlisted = self._unlisted(cells)
+        yield from self.records_of(index)
+        self._notes = (*self._notes, *unlisted)
+
+    def records_of(self, index: Index) -> Iterator[RawRecord | SetAside]:
+        """The same for rows that are there already; raises what `records` does."""
         samples: NDArray[np.int64] | None = None
         if self._data.annotator is not None:
             index, samples, unreadable = self._beats(index, self._data.annotator)
             yield from unreadable
         selection = select(index, self._study)
-        self._notes = (*selection.notes, *unlisted)
+        self._notes = selection.notes
         yield from selection.set_aside
         static = read_static(index, self._data)
         reader = _Reader(self._data.leads)
@@ -138,7 +146,7 @@ class WfdbSource:
         sites = site_of_rows(index, self._data)
         origin: list[int] = []
         samples: list[int] = []
-        columns: dict[str, Cells] = {"symbol": [], "rr_prev": [], "rr_next": []}
+        columns: dict[str, Cells] = {name: [] for name in OF_BEATS}
         aside: list[SetAside] = []
         found: list[int] = []
         for row in rows:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from wardround_server.card import CARD, card_text
 from wardround_server.daemon.runs import Runs
 from wardround_server.run_folder import MODEL, ROSTER, ROUNDS, STUDY, SUMMARY, read_model
 from wardround_shared.errors import RunFolderError
@@ -32,7 +33,7 @@ def export_run(runs: Path, name: str, out: Path) -> str:
     if record.state != "finished":
         raise RunFolderError(f"The run {name} is {record.state}; it can be exported once finished.")
     read_model(folder)
-    summary, lines = _read(known, name, folder)
+    summary, lines, card = _read(known, name, folder)
     try:
         _require_new(out)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -40,6 +41,7 @@ def export_run(runs: Path, name: str, out: Path) -> str:
             for file in _FILES:
                 shutil.copyfile(folder / file, unfinished / file)
             (unfinished / REPORT).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            (unfinished / CARD).write_text(card, encoding="utf-8")
             _require_new(out)
             unfinished.rename(out)
     except OSError as error:
@@ -64,14 +66,15 @@ def _beside(out: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _read(runs: Runs, name: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """Summary and report: a damaged run is refused before anything is written."""
+def _read(runs: Runs, name: str, folder: Path) -> tuple[dict[str, Any], list[str], str]:
+    """Summary, report and model card: a damaged run is refused before anything is written."""
     missing = [file for file in _FILES if not (folder / file).is_file()]
     if missing:
         raise RunFolderError(f"{folder}: {', '.join(missing)} is missing, so it is not exported.")
     try:
         summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        return summary, _report(runs, name, summary)
+        card = card_text(folder, runs.study(name), summary)
+        return summary, _report(runs, name, summary), card
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(f"{folder / SUMMARY}: the summary is damaged ({error}).") from error
 

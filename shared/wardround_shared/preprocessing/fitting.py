@@ -68,9 +68,12 @@ class Standardisation:
     name = "standardise"
     needs_sums = True
 
-    def __init__(self, part: int, positions: NDArray[np.intp] | None) -> None:
+    def __init__(
+        self, part: int, positions: NDArray[np.intp] | None, names: tuple[str, ...] = ()
+    ) -> None:
         self.part = part
         self._positions = positions
+        self.names = names
 
     def length(self, shape: Shape) -> int:
         """Number of sums: count, sum and sum of squares for each of the M."""
@@ -109,6 +112,20 @@ class Standardisation:
         result = array.copy()
         result[:, self._positions] = (array[:, self._positions] - mean) * scale
         return result
+
+    def deviations(self, array: Array, fitted: Mapping[str, Array]) -> NDArray[np.float64]:
+        """How many standard deviations from the mean [n, M, ...].
+
+        Where all training examples were equal, whatever differs is infinitely far; a missing cell
+        is NaN.
+        """
+        chosen = array if self._positions is None else array[:, self._positions]
+        rest = (1,) * (array.ndim - 2)
+        mean, scale = (fitted[key].reshape(-1, *rest) for key in ("mean", "scale"))
+        away = chosen.astype(np.float64) - mean
+        same = np.abs(away) <= _SMALLEST_SPREAD * np.maximum(np.abs(mean), 1.0)
+        unequal = np.where(np.isnan(away), np.nan, np.where(same, 0.0, np.inf))
+        return np.where(scale > 0.0, away * scale, unequal)
 
     def shape(self, shape: Shape) -> Shape:
         """The shape stays."""

@@ -208,6 +208,22 @@ class Recipe:
             result[rows] = self._applied(array[rows], part, end, fitted)
         return result
 
+    def deviations(
+        self, arrays: tuple[Array, ...], fitted: Fitted
+    ) -> list[tuple[tuple[str, ...], NDArray[np.float64]]]:
+        """How far decoded examples are from the training mean, for each standardise step.
+
+        Returns:
+            Names of the columns [M] (none where the step is by channel), and standard deviations
+            [n, M, ...], NaN where a cell is missing; empty if the recipe does not standardise.
+        """
+        return [
+            (step.names, step.deviations(chunk, fitted[number]))
+            for number, (place, step) in enumerate(self._fitted_steps())
+            if isinstance(step, Standardisation)
+            for chunk in [self._applied(arrays[step.part], step.part, place, fitted)]
+        ]
+
     def output_shapes(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """Shapes of decoded examples -> shapes of examples after `transform`."""
         return tuple(
@@ -225,9 +241,13 @@ class Recipe:
 
     # -----------------------------------------------------------------------------------------
 
+    def _fitted_steps(self) -> list[tuple[int, FittedStep]]:
+        """Place and step of all that need sums, in the order of `fitted`."""
+        return [(place, step) for place, step in enumerate(self._steps) if step.needs_sums]
+
     def _next(self, fitted: Fitted) -> int:
         """Place of the next step to fit."""
-        places = [place for place, step in enumerate(self._steps) if step.needs_sums]
+        places = [place for place, _ in self._fitted_steps()]
         if len(fitted) >= len(places):
             raise ValueError("every step is fitted")
         return places[len(fitted)]
@@ -293,7 +313,10 @@ def _array_steps(plan: Stages, columns_part: int) -> tuple[FittedStep, ...]:
 
 
 def _standardisation(part: int, columns_part: int, columns: Columns) -> Standardisation:
-    return Standardisation(part, numeric_positions(columns) if part == columns_part else None)
+    if part != columns_part:
+        return Standardisation(part, None)
+    positions = numeric_positions(columns)
+    return Standardisation(part, positions, tuple(columns[i].name for i in positions))
 
 
 def _cells(row: NDArray[Any], width: int) -> NDArray[np.float64]:

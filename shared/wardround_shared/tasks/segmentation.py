@@ -117,6 +117,12 @@ class Segmentation:
             "n": round(n),
         }
 
+    def smallest_groups(self, counts: Counts) -> tuple[int, int]:
+        """Fewest images that have a class, and that have it not, over the classes but the first."""
+        cells = counts[_HEAD:].reshape(self.outputs - 1, _EACH)
+        with_it, without = cells[:, : BINS + 1].sum(axis=1), cells[:, BINS + 1 :].sum(axis=1)
+        return int(with_it.min()), int(without.min())
+
     def tally(self, targets: NDArray[Any]) -> dict[str, int]:
         """Images in which each class occurs, but for the first."""
         flat = targets.reshape(len(targets), -1)

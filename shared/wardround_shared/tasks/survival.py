@@ -102,6 +102,20 @@ class ProportionalHazards:
         """The outputs [B, 1 + J] in double precision."""
         return outputs.double()
 
+    def survival(self, predictions: NDArray[Any], times: NDArray[Any]) -> NDArray[np.float64]:
+        """Probability [N, T] that the event is not seen until each of the times.
+
+        Args:
+            predictions: [N, 1 + J].
+            times: [T], in the study's unit, up to the horizon.
+        """
+        start = np.arange(self.intervals) / self.intervals
+        share = np.asarray(times, dtype=np.float64) / self.horizon
+        exposure = np.clip(share[:, None] - start, 0.0, 1.0 / self.intervals)  # [T, J]
+        hazards = np.exp(predictions[:, :1] + predictions[:, 1:])  # [N, J]
+        probabilities: NDArray[np.float64] = np.exp(-hazards @ exposure.T)
+        return probabilities
+
     def count(self, predictions: NDArray[Any], targets: NDArray[Any]) -> Counts:
         """See `Task.count`; an example falls into one bin by time, risk and whether it was seen."""
         counts = np.zeros(self.counts_length)

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from wardround_server.card import CARD
 from wardround_server.daemon.exports import REPORT, export_run
 from wardround_server.daemon.runs import Runs
 from wardround_server.run_folder import MODEL, ROSTER, ROUNDS, STUDY, SUMMARY, RunFolder
@@ -50,7 +51,7 @@ def test_everything_is_there_and_its_first_line_says_who_took_part(runs, tmp_pat
     out = tmp_path / "new" / "result"
     assert export_run(runs.folder, "trial", out) == SENTENCE
     names = {STUDY, SUMMARY, ROUNDS, ROSTER, MODEL}
-    assert {file.name for file in out.iterdir()} == names | {REPORT}
+    assert {file.name for file in out.iterdir()} == names | {REPORT, CARD}
     for name in names:
         assert (out / name).read_bytes() == (runs.folder / "trial" / name).read_bytes()
     report = (out / REPORT).read_text().splitlines()

@@ -1,0 +1,1 @@
+"""A finished run's model on new inputs: `wardround predict`."""
