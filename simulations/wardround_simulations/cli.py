@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from wardround_shared.errors import StudyError, WardroundError
+from wardround_shared.errors import RunError, StudyError, WardroundError
 from wardround_shared.study import Study, load_study
 from wardround_shared.terminal import accept_every_letter, say
 from wardround_simulations.backends import warm_pool
@@ -89,6 +89,12 @@ def simulate(  # noqa: PLR0917 - the command's options
     weights: Annotated[
         Path | None, typer.Option(help="Start from the weights in this file (docs/models.md).")
     ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Train pooled, each site alone and federated.")
+    ] = False,
+    repeat: Annotated[
+        int | None, typer.Option(min=1, max=100, help="With --compare: mean over so many seeds.")
+    ] = None,
     noise_seed: Annotated[
         int | None,
         typer.Option(help="Inject seeded noise for a test: nothing is private then.", hidden=True),
@@ -101,10 +107,13 @@ def simulate(  # noqa: PLR0917 - the command's options
     if rounds is not None:
         overrides.append(f"training.rounds={rounds}")
     with _errors():
-        chosen = load_study(find_study(study or EMBEDDED), overrides)
+        file = find_study(study or EMBEDDED)
+        chosen = load_study(file, overrides)
+        if repeat and not compare:
+            raise RunError("--repeat: it repeats a comparison; write --compare as well.")
         workers = workers or os.cpu_count() or 1
         # Workers import torch while this process does.
-        pool = warm_pool(backend.value, workers=workers, device=device.value)
+        pool = None if compare else warm_pool(backend.value, workers=workers, device=device.value)
         from wardround_client.policy import load_policy  # noqa: PLC0415 - after the pool's start
         from wardround_simulations.federation import Settings  # noqa: PLC0415 - imports torch
         from wardround_simulations.federation import simulate as run  # noqa: PLC0415
@@ -124,6 +133,13 @@ def simulate(  # noqa: PLR0917 - the command's options
             homes=homes,
             weights=weights,
         )
+        if compare:
+            from wardround_simulations.comparison.command import (  # noqa: PLC0415 - imports torch
+                compare_and_print,
+            )
+
+            compare_and_print(file, overrides, settings, repeats=repeat or 1, json_=json_)
+            return
         with _observer(chosen, json_=json_) as observer:
             try:
                 summary = run(settings, observer, pool=pool)
