@@ -42,7 +42,7 @@ class PatientCounts:
         All examples of a patient come and go together.
         """
         weights = self.value * times[self.patient]
-        return np.bincount(self.cell, weights=weights, minlength=self.length)
+        return np.bincount(self.cell, weights, self.length).astype(np.float64)
 
 
 def measure(run: FinishedRun, cohort: Cohort, task: Task) -> PatientCounts:

@@ -144,7 +144,7 @@ def _figure(found: Said | None, between: str, *, signed: bool = False) -> str:
     value = f"{found['value']:+.3f}" if signed else _value(found)
     if found["low"] is None:
         return value
-    low, high = (f"{found[end]:+.2f}" if signed else f"{found[end]:.2f}" for end in ("low", "high"))
+    low, high = (f"{found[end]:+.3f}" if signed else f"{found[end]:.2f}" for end in ("low", "high"))
     return f"{value}{between}({low} to {high})" if signed else f"{value}{between}({low}-{high})"
 
 
