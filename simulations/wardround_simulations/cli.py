@@ -19,6 +19,7 @@ from wardround_shared.study import Study, load_study
 from wardround_shared.terminal import accept_every_letter, say
 from wardround_simulations.backends import warm_pool
 from wardround_simulations.metric_names import METRICS
+from wardround_simulations.tuning.command import add_to as add_tune_to
 
 app = typer.Typer(
     help="Wardround: one model learned across hospitals, and no record ever moved.",
@@ -363,6 +364,9 @@ def default_cache() -> Path:
         return Path(configured)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "wardround"
+
+
+add_tune_to(app, find_study=find_study, default_cache=default_cache)
 
 
 def closing_lines(summary: dict[str, Any]) -> list[str]:

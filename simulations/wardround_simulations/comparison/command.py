@@ -2,21 +2,17 @@
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
-
-from rich.console import Console
 
 from wardround_shared.commands import console, print_json
 from wardround_shared.errors import RunError
 from wardround_shared.terminal import say
 from wardround_simulations.comparison.compare import TEXT, CompareSettings, compare
-from wardround_simulations.comparison.progress import Bars, Lines, Watcher
 from wardround_simulations.comparison.tables import sentences, show
 from wardround_simulations.comparison.ways import studies_of
 from wardround_simulations.federation import Settings
+from wardround_simulations.steps import watching
 
 
 def compare_and_print(
@@ -39,7 +35,7 @@ def compare_and_print(
         repeats=repeats,
         command=shlex.join(["wardround", *sys.argv[1:]]),
     )
-    with _watcher(sys.stderr if json_ else sys.stdout) as watcher:
+    with watching(sys.stderr if json_ else sys.stdout) as watcher:
         result = compare(asked, watcher)
     if json_:
         print_json(result)
@@ -49,12 +45,3 @@ def compare_and_print(
     for sentence in sentences(result):
         say(sentence)
     say(f"all metrics: {Path(result['folder']) / TEXT}")
-
-
-@contextmanager
-def _watcher(stream: TextIO) -> Iterator[Watcher]:
-    if stream.isatty():
-        with Bars(Console(file=stream)) as bars:
-            yield bars
-    else:
-        yield Lines(stream)

@@ -24,7 +24,6 @@ from wardround_simulations.comparison.outcome import (
     ways_said,
 )
 from wardround_simulations.comparison.pooling import only, pooled
-from wardround_simulations.comparison.progress import Watcher
 from wardround_simulations.comparison.splits import Splits, read_splits
 from wardround_simulations.comparison.tables import comparison_text
 from wardround_simulations.comparison.ways import Studies, Way, ways_of
@@ -36,6 +35,7 @@ from wardround_simulations.federation import (
     default_run_folder,
     simulate,
 )
+from wardround_simulations.steps import Watcher
 from wardround_simulations.summary import all_notes
 from wardround_simulations.threads import one_torch_thread
 

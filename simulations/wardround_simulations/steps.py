@@ -1,7 +1,8 @@
-"""What a person sees while ways are trained, one after the other."""
+"""What a person sees of a command that trains many times: which step it is, how far it has got."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, Self, TextIO
 
 from rich.console import Console
@@ -11,19 +12,30 @@ from wardround_server.observer import Metrics, Observer
 from wardround_server.rounds import RosterLine
 from wardround_shared.terminal import say
 
-# Seconds between two lines about a way that is being trained.
+# Seconds between two lines about one step.
 _PATIENCE = 15.0
 
 
+class Parts(Observer):
+    """Of one step, such as the rounds of a run, which it can watch."""
+
+    def __init__(self, done: Callable[[int], None]) -> None:
+        self.done = done
+
+    def closed(self, line: RosterLine, metrics_before: Metrics, seconds: float) -> None:
+        """See `Observer`."""
+        self.done(line.round)
+
+
 class Watcher(Protocol):
-    """Is told which of how many steps begins, and how far it has got."""
+    """Is told which of how many steps begins."""
 
     def planned(self, steps: int) -> None:
         """So many steps will follow."""
         ...
 
-    def begin(self, what: str, parts: int) -> Observer:
-        """A step begins, of so many rounds; its observer is told of each."""
+    def begin(self, what: str, parts: int) -> "Parts":
+        """A step begins, of so many parts."""
         ...
 
 
@@ -39,19 +51,19 @@ class Lines:
         """See `Watcher`."""
         self._steps = steps
 
-    def begin(self, what: str, parts: int) -> Observer:
+    def begin(self, what: str, parts: int) -> Parts:
         """See `Watcher`."""
         self._begun += 1
         say(f"{self._begun} of {self._steps}: {what}", self._stream)
         said = self._clock()
 
-        def closed(number: int) -> None:
+        def done(number: int) -> None:
             nonlocal said
             if self._clock() - said >= _PATIENCE:
                 said = self._clock()
-                say(f"  round {number} of {parts}", self._stream)
+                say(f"  {number} of {parts}", self._stream)
 
-        return _Rounds(closed)
+        return Parts(done)
 
 
 class Bars:
@@ -81,20 +93,19 @@ class Bars:
         """See `Watcher`."""
         self._progress.update(self._all, total=steps)
 
-    def begin(self, what: str, parts: int) -> Observer:
+    def begin(self, what: str, parts: int) -> Parts:
         """See `Watcher`."""
         self._progress.update(self._all, completed=self._begun)
         self._begun += 1
         self._progress.reset(self._one, total=parts, description=what)
-        return _Rounds(lambda number: self._progress.update(self._one, completed=number))
+        return Parts(lambda number: self._progress.update(self._one, completed=number))
 
 
-class _Rounds(Observer):
-    """Passes on the number of each round that is over."""
-
-    def __init__(self, closed: Callable[[int], None]) -> None:
-        self._closed = closed
-
-    def closed(self, line: RosterLine, metrics_before: Metrics, seconds: float) -> None:
-        """See `Observer`."""
-        self._closed(line.round)
+@contextmanager
+def watching(stream: TextIO) -> Iterator[Watcher]:
+    """Bars on a terminal, lines elsewhere."""
+    if stream.isatty():
+        with Bars(Console(file=stream)) as bars:
+            yield bars
+    else:
+        yield Lines(stream)
