@@ -1,8 +1,6 @@
 """`wardround`: the researcher's command."""
 
 import dataclasses
-import json
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -14,7 +12,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from wardround_shared.errors import RunError, StudyError, WardroundError
+from wardround_shared.commands import Json
+from wardround_shared.commands import errors as _errors
+from wardround_shared.commands import interrupted as _interrupted
+from wardround_shared.commands import print_json as _print_json
+from wardround_shared.errors import RunError, StudyError
 from wardround_shared.study import Study, load_study
 from wardround_shared.terminal import accept_every_letter, say
 from wardround_simulations.backends import warm_pool
@@ -33,7 +35,6 @@ app.add_typer(bench, name="bench")
 
 EMBEDDED = "phantom"
 
-Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on standard output.")]
 Cache = Annotated[
     Path | None, typer.Option(help="Folder of decoded cohorts [default: ~/.cache/wardround].")
 ]
@@ -460,10 +461,6 @@ def _figure(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _print_json(content: dict[str, Any]) -> None:
-    say(json.dumps(content, allow_nan=False))
-
-
 @contextmanager
 def _observer(study: Study, *, json_: bool) -> Iterator[Any]:
     from wardround_simulations.progress import Bars, PlainLines  # noqa: PLC0415 - imports torch
@@ -475,24 +472,6 @@ def _observer(study: Study, *, json_: bool) -> Iterator[Any]:
             yield bars
     else:
         yield PlainLines(rounds, stream)
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """One sentence on standard error and a non-zero exit, whatever goes wrong as foreseen."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        yield
-    except WardroundError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        raise _interrupted() from None
-
-
-def _interrupted(what_is_left: str = "") -> typer.Exit:
-    typer.echo(f"interrupted{what_is_left}.", err=True)
-    return typer.Exit(130)
 
 
 def _counts(text: str) -> tuple[int, ...]:

@@ -22,7 +22,9 @@ def show(result: Said) -> list[Table]:
     if not result["shown"]:
         return []
     metric = result["shown"][0]
-    made = table(f"{_name(result, metric)}, intervals of 95 %", *_head(result))
+    made = table(f"{_name(result, metric)}, intervals of 95 %")
+    for name in _head(result):
+        made.add_column(plain(name), overflow="fold")
     for row in _rows(result, metric, between="\n"):
         made.add_row(*map(_cell, row))
     changes = table("What changes", *_CHANGES)
@@ -158,7 +160,8 @@ def _cell(text: str) -> Text:
 
 
 def _markdown(head: Sequence[str], rows: Iterator[list[str]]) -> list[str]:
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    return lines + [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
-    ]
+    return [_line(head), "|" + " --- |" * len(head), *map(_line, rows)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
