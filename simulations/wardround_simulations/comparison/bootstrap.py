@@ -20,7 +20,7 @@ from wardround_simulations.comparison.measuring import PatientCounts
 ALL = ""
 """The scope of a figure that is not of one site; no site has this name."""
 
-FEWEST = 10
+FEWEST = 20
 """Patients below which an interval is not given: it would be too narrow."""
 
 _TAILS = (2.5, 97.5)

@@ -241,6 +241,8 @@ def _notes(asked: CompareSettings, plain: Splits, trained: Sequence[Trained]) ->
             "with differential privacy the study has other settings ([private]) of "
             f"{', '.join(others)}: that row differs in more than the noise."
         )
+    if plain.scored is not plain.trained:
+        notes.append("data.max-per-patient is for training: validation patients have all examples.")
     passes = {one.way.kind: one.way.passes for one in trained}
     if private is not None and passes["federated-dp"] != passes["federated"]:
         notes.append(

@@ -88,7 +88,7 @@ def test_the_interval_of_a_small_case_is_the_one_counted_by_hand():
     drawn = iter([{ALL: np.ones(2, int)}, *({ALL: times} for times in every)])
     found = values({"way": [{ALL: counts}]}, TASK, drawn)["way"][ALL]["accuracy"]
     assert found.tolist() == [0.5, 1.0, 0.5, 0.5, 0.0]
-    shown = interval(found, 10)
+    shown = interval(found, 20)
     assert (shown.value, shown.low, shown.high) == (
         *(0.5, pytest.approx(0.0375), pytest.approx(0.9625)),
     )
@@ -124,8 +124,8 @@ def test_repeats_are_averaged_within_each_draw():
 
 def test_too_few_patients_have_no_interval():
     found = np.array([0.5, 0.4, 0.6])
-    assert interval(found, 9).low is None
-    assert interval(found, 10).low is not None
+    assert interval(found, 19).low is None
+    assert interval(found, 20).low is not None
 
 
 def test_a_metric_that_many_draws_lack_has_no_interval():

@@ -54,7 +54,7 @@ def asked(study_file, data, out, *overrides, repeats=1, number=20, **keys):
 def one_hospital(tmp_path):
     folder = tmp_path / "one"
     folder.mkdir()
-    write_hospital(folder / "north.csv", seed=0)
+    write_hospital(folder / "north.csv", seed=0, rows=140)
     return folder
 
 

@@ -52,7 +52,7 @@ def test_a_difference_is_after_minus_before_in_each_draw():
 
 
 def test_fewer_patients_tell_nothing():
-    few = {ALL: 50, "north": 9}
+    few = {ALL: 50, "north": 19}
     _, over_alone = differences_said(WAYS, found(pooled=0.9, alone=0.7, federated=0.8), few)
     assert over_alone["verdicts"]["auroc"] == "too few patients to tell"
     assert over_alone["metrics"]["auroc"]["low"] is None
