@@ -27,12 +27,14 @@ class Job:
     Attributes:
         settings: with the study of the trial.
         cohorts: folders of the fold's cohorts.
+        scratch: where run folders lie as long as they are needed.
     """
 
     trial: int
     fold: int
     settings: Settings
     cohorts: Sequence[Path]
+    scratch: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,7 @@ def run_job(job: Job) -> Score:
         notes=(),
     )
     try:
-        with TemporaryDirectory(prefix="wardround-tune-") as folder:
+        with TemporaryDirectory(dir=job.scratch) as folder:
             settings = replace(job.settings, out=Path(folder) / "run", backend="inline")
             summary = simulate(settings, Observer(), cohorts=cohorts)
     except WardroundError as error:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -104,9 +105,12 @@ def tune(asked: TuneSettings, watcher: Watcher) -> dict[str, Any]:
     folds = fold_cohorts(cohorts, asked.folds, asked.settings.seed)
     plan = rungs(asked.trials, halving=asked.halving)
     watcher.planned(len(plan))
-    search = _Search(asked, trials, folds, watcher)
-    for place, rung in enumerate(plan):
-        search.climb(place, rung, plan[place + 1].settings if place + 1 < len(plan) else 1)
+    kept = [*(rung.settings for rung in plan[1:]), 1]
+    # Here, because workers that are interrupted leave theirs.
+    with TemporaryDirectory(prefix="wardround-tune-") as scratch:
+        search = _Search(asked, trials, folds, Path(scratch), watcher)
+        for place, rung in enumerate(plan):
+            search.climb(place, rung, kept[place])
     result = _result(asked, plan, search, cohorts, out)
     folder = RunFolder(out)
     folder.write_json(RESULT, result)
@@ -162,6 +166,7 @@ class _Search:
         asked: TuneSettings,
         trials: Sequence[Trial],
         folds: Sequence[CohortSet],
+        scratch: Path,
         watcher: Watcher,
     ) -> None:
         self.trials = trials
@@ -170,6 +175,7 @@ class _Search:
         self.spent: list[tuple[int, Spent]] = []
         self._asked = asked
         self._folds = folds
+        self._scratch = scratch
         self._watcher = watcher
 
     def climb(self, place: int, rung: Rung, kept: int) -> None:
@@ -203,6 +209,7 @@ class _Search:
             fold=fold,
             settings=replace(self._asked.settings, study=study),
             cohorts=[cohort.folder for cohort in self._folds[fold].cohorts],
+            scratch=self._scratch,
         )
 
     def _keep(self, place: int, scores: Sequence[Score]) -> None:
