@@ -20,7 +20,7 @@ from wardround_shared.errors import RunError, StudyError
 from wardround_shared.study import Study, load_study
 from wardround_shared.terminal import accept_every_letter, say
 from wardround_simulations.backends import warm_pool
-from wardround_simulations.metric_names import METRICS
+from wardround_simulations.metric_names import METRICS, NO_SCORES
 from wardround_simulations.tuning.command import add_to as add_tune_to
 
 app = typer.Typer(
@@ -434,7 +434,7 @@ def main() -> None:
 def _metrics_line(name: str, measured: dict[str, Any]) -> str:
     if not measured.get("n"):
         return f"{name}: no validation examples"
-    shown = [key for key in METRICS if key not in {"events", "lesions", "loss"}]
+    shown = [key for key in METRICS if key not in NO_SCORES]
     figures = [f"{key} {measured[key]:.3f}" for key in shown if measured.get(key) is not None]
     return f"{name}: {', '.join(figures)} (n = {measured['n']:.0f})"
 

@@ -10,15 +10,12 @@ import numpy as np
 from wardround_client.cohort import CohortSet
 from wardround_simulations.comparison.bootstrap import ALL, Interval, Values, interval
 from wardround_simulations.comparison.ways import FEDERATED, POOLED, PRIVATE, Way
-from wardround_simulations.metric_names import METRICS, named
+from wardround_simulations.metric_names import METRICS, NO_SCORES, named
 
 Found = Mapping[str, Mapping[str, Mapping[str, Values]]]
 """Way -> scope -> metric -> its values."""
 
 Verdict = Literal["gains", "loses", "cannot be told", "too few patients to tell"]
-
-# Not measures of how well a model does that are better the higher they are.
-_OTHER = {"events", "loss"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +39,7 @@ def measures(found: Found) -> list[str]:
     """The metrics to show, the first one first: those that are defined of the federated model."""
     there = found[FEDERATED][ALL]
     defined = {metric: True for metric, those in there.items() if not np.isnan(those[0])}
-    ordered = [metric for metric in named(defined) if metric not in _OTHER]
+    ordered = [metric for metric in named(defined) if metric not in NO_SCORES]
     return [metric for metric in ordered if metric in METRICS] or ordered
 
 
@@ -79,7 +76,7 @@ def differences_said(
                 "verdicts": {
                     metric: verdict_of(one)
                     for metric, one in by_metric.items()
-                    if metric not in _OTHER
+                    if metric not in NO_SCORES
                 },
                 "metrics": {metric: asdict(one) for metric, one in by_metric.items()},
             }

@@ -76,7 +76,7 @@ def comparison_text(result: Said) -> str:
 # --- rows ------------------------------------------------------------------------------------
 
 _SITES = ("site", "patients to train on", "patients to validate on", "examples of these")
-_WAYS = ("trained", "passes over the data", "secure aggregation", "epsilon", "seconds")
+_WAYS = ("trained", "passes over the data", "secure aggregation", "epsilon", "seconds", "by seed")
 _CHANGES = ("at", "patients", "from", "to", "before", "after", "difference", "so it")
 
 
@@ -108,7 +108,14 @@ def _ways(result: Said) -> Iterator[list[str]]:
             _NOTHING if way["kind"] in {"pooled", "alone"} else secure,
             _NOTHING if way["epsilon"] is None else f"{way['epsilon']:g}",
             f"{way['seconds']:.0f}",
+            _by_seed(result, way),
         ]
+
+
+def _by_seed(result: Said, way: Said) -> str:
+    """The first metric at all sites, with each seed."""
+    found = way["by_seed"].get(result["shown"][0], []) if result["shown"] else []
+    return " ".join(_NOTHING if one is None else f"{one:.3f}" for one in found) or _NOTHING
 
 
 def _rows(result: Said, metric: str, *, between: str) -> Iterator[list[str]]:

@@ -20,7 +20,7 @@ from wardround_simulations.federation import (
     default_run_folder,
     read_cohorts,
 )
-from wardround_simulations.metric_names import METRICS
+from wardround_simulations.metric_names import METRICS, NO_SCORES
 from wardround_simulations.steps import Watcher
 from wardround_simulations.tuning.cost import Cost, Spent, cost_of
 from wardround_simulations.tuning.folds import fold_cohorts
@@ -38,7 +38,6 @@ OWN = 0
 # Of everything else the decoded data, or what is promised, would be another.
 _TUNABLE = ("training.", "model.")
 _TUNABLE_OF_PRIVACY = "privacy.max-grad-norm"
-_NO_SCORES = {"loss", "events"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +228,7 @@ class _Search:
 def _metric(scores: Sequence[Score]) -> str:
     """The first metric that is defined somewhere."""
     for metric in METRICS:
-        if metric not in _NO_SCORES and any(s.metrics.get(metric) is not None for s in scores):
+        if metric not in NO_SCORES and any(s.metrics.get(metric) is not None for s in scores):
             return metric
     return ""
 

@@ -88,6 +88,7 @@ def result_of(sites):
         "secure_aggregation": True,
         "seconds": 1.0,
         "failed": None,
+        "by_seed": {"auroc": [0.81, None]},
         "metrics": figure,
         "per_site": dict.fromkeys(sites, figure),
     }
@@ -112,6 +113,10 @@ def test_many_sites_have_no_column_each():
     for number, columns in ((8, 10), (9, 2)):
         table, _ = show(result_of([f"site-{i}" for i in range(number)]))
         assert len(table.columns) == columns
+
+
+def test_each_seed_has_its_figure():
+    assert "| federated | 3 | yes | - | 1 | 0.810 - |" in comparison_text(result_of(["north"]))
 
 
 def test_a_site_s_name_is_text_and_nothing_else():
