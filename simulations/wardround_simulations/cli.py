@@ -1,8 +1,6 @@
 """`wardround`: the researcher's command."""
 
 import dataclasses
-import json
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -14,14 +12,19 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from wardround_shared.errors import StudyError, WardroundError
+from wardround_shared.commands import Json
+from wardround_shared.commands import errors as _errors
+from wardround_shared.commands import interrupted as _interrupted
+from wardround_shared.commands import print_json as _print_json
+from wardround_shared.errors import RunError, StudyError
 from wardround_shared.study import Study, load_study
 from wardround_shared.terminal import accept_every_letter, say
 from wardround_simulations.backends import warm_pool
 from wardround_simulations.explaining.command import explain
 from wardround_simulations.exporting.command import export
-from wardround_simulations.metric_names import METRICS
+from wardround_simulations.metric_names import METRICS, NO_SCORES
 from wardround_simulations.prediction.command import predict
+from wardround_simulations.tuning.command import add_to as add_tune_to
 
 app = typer.Typer(
     help="Wardround: one model learned across hospitals, and no record ever moved.",
@@ -35,7 +38,6 @@ app.add_typer(bench, name="bench")
 
 EMBEDDED = "phantom"
 
-Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on standard output.")]
 Cache = Annotated[
     Path | None, typer.Option(help="Folder of decoded cohorts [default: ~/.cache/wardround].")
 ]
@@ -92,6 +94,12 @@ def simulate(  # noqa: PLR0917 - the command's options
     weights: Annotated[
         Path | None, typer.Option(help="Start from the weights in this file (docs/models.md).")
     ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Train pooled, each site alone and federated.")
+    ] = False,
+    repeat: Annotated[
+        int | None, typer.Option(min=1, max=100, help="With --compare: mean over so many seeds.")
+    ] = None,
     noise_seed: Annotated[
         int | None,
         typer.Option(help="Inject seeded noise for a test: nothing is private then.", hidden=True),
@@ -104,10 +112,13 @@ def simulate(  # noqa: PLR0917 - the command's options
     if rounds is not None:
         overrides.append(f"training.rounds={rounds}")
     with _errors():
-        chosen = load_study(find_study(study or EMBEDDED), overrides)
+        file = find_study(study or EMBEDDED)
+        chosen = load_study(file, overrides)
+        if repeat and not compare:
+            raise RunError("--repeat: it repeats a comparison; write --compare as well.")
         workers = workers or os.cpu_count() or 1
         # Workers import torch while this process does.
-        pool = warm_pool(backend.value, workers=workers, device=device.value)
+        pool = None if compare else warm_pool(backend.value, workers=workers, device=device.value)
         from wardround_client.policy import load_policy  # noqa: PLC0415 - after the pool's start
         from wardround_simulations.federation import Settings  # noqa: PLC0415 - imports torch
         from wardround_simulations.federation import simulate as run  # noqa: PLC0415
@@ -127,6 +138,13 @@ def simulate(  # noqa: PLR0917 - the command's options
             homes=homes,
             weights=weights,
         )
+        if compare:
+            from wardround_simulations.comparison.command import (  # noqa: PLC0415 - imports torch
+                compare_and_print,
+            )
+
+            compare_and_print(file, overrides, settings, repeats=repeat or 1, json_=json_)
+            return
         with _observer(chosen, json_=json_) as observer:
             try:
                 summary = run(settings, observer, pool=pool)
@@ -357,6 +375,9 @@ def default_cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "wardround"
 
 
+add_tune_to(app, find_study=find_study, default_cache=default_cache)
+
+
 def closing_lines(summary: dict[str, Any]) -> list[str]:
     """What a person reads at the end of a run."""
     dropped = summary["dropped"]
@@ -421,7 +442,7 @@ def main() -> None:
 def _metrics_line(name: str, measured: dict[str, Any]) -> str:
     if not measured.get("n"):
         return f"{name}: no validation examples"
-    shown = [key for key in METRICS if key not in {"events", "lesions", "loss"}]
+    shown = [key for key in METRICS if key not in NO_SCORES]
     figures = [f"{key} {measured[key]:.3f}" for key in shown if measured.get(key) is not None]
     return f"{name}: {', '.join(figures)} (n = {measured['n']:.0f})"
 
@@ -448,10 +469,6 @@ def _figure(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _print_json(content: dict[str, Any]) -> None:
-    say(json.dumps(content, allow_nan=False))
-
-
 @contextmanager
 def _observer(study: Study, *, json_: bool) -> Iterator[Any]:
     from wardround_simulations.progress import Bars, PlainLines  # noqa: PLC0415 - imports torch
@@ -463,24 +480,6 @@ def _observer(study: Study, *, json_: bool) -> Iterator[Any]:
             yield bars
     else:
         yield PlainLines(rounds, stream)
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """One sentence on standard error and a non-zero exit, whatever goes wrong as foreseen."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        yield
-    except WardroundError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        raise _interrupted() from None
-
-
-def _interrupted(what_is_left: str = "") -> typer.Exit:
-    typer.echo(f"interrupted{what_is_left}.", err=True)
-    return typer.Exit(130)
 
 
 def _counts(text: str) -> tuple[int, ...]:

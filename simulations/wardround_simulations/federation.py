@@ -151,7 +151,11 @@ class SiteClients:
 
 
 def simulate(
-    settings: Settings, observer: Observer, *, pool: ProcessPool | None = None
+    settings: Settings,
+    observer: Observer,
+    *,
+    pool: ProcessPool | None = None,
+    cohorts: CohortSet | None = None,
 ) -> dict[str, Any]:
     """Run a study and return what stands in the run folder's `summary.json`.
 
@@ -159,6 +163,7 @@ def simulate(
         settings: what to run.
         observer: is told how it goes.
         pool: workers that were started early; closed at the end.
+        cohorts: of all virtual sites, in place of those that `read_cohorts` finds.
 
     Raises:
         WardroundError: of any kind; a run that had begun leaves its folder with the reason.
@@ -176,7 +181,7 @@ def simulate(
                 f"{settings.out}: this run folder exists already; name another with --out."
             )
         weights = None if settings.weights is None else read_weights(settings.weights)
-        cohorts = read_cohorts(settings)
+        cohorts = read_cohorts(settings) if cohorts is None else cohorts
         check_sites(settings.study, cohorts)
         check_privacy(settings, cohorts)
         folder = RunFolder.create(settings.out or default_run_folder(settings.study.study.name))

@@ -17,6 +17,9 @@ METRICS = {
     "loss": "Loss",
 }
 
+NO_SCORES = frozenset({"events", "lesions", "loss"})
+"""Of which more is not better."""
+
 _MEANINGS = {
     "auroc": "chance that an example of the class gets a higher score than one without it; "
     "0.5 is guessing, 1 is perfect.",

@@ -58,6 +58,11 @@ def parse_study(text: str, *, origin: str, overrides: Sequence[str] = ()) -> Stu
     return check_study(content, origin=origin)
 
 
+def has_private_settings(path: Path) -> bool:
+    """Whether a study file that `load_study` takes has settings for private training of its own."""
+    return bool(tomllib.loads(path.read_text(encoding="utf-8")).get("private"))
+
+
 def check_study(content: dict[str, Any], *, origin: str) -> Study:
     """Check a study given as nested dictionaries.
 
