@@ -59,7 +59,8 @@ class Lines:
 
         def done(number: int) -> None:
             nonlocal said
-            if self._clock() - said >= _PATIENCE:
+            # The end of the last part is told by the line of the next step.
+            if number < parts and self._clock() - said >= _PATIENCE:
                 said = self._clock()
                 say(f"  {number} of {parts}", self._stream)
 
