@@ -42,7 +42,8 @@ def test_a_study_runs_on_its_data(tmp_path, name):
     data = DATA / FOLDERS[name] if FOLDERS[name] else None
     if data is not None and not data.is_dir():
         pytest.skip(f"the data set {FOLDERS[name]} is not here")
-    short = (*SHORT, "privacy.mechanism=none")
+    short = (*SHORT, *(["data.patients-per-site=40"] if data is None else []))
+    short = (*short, "privacy.mechanism=none")
     study = cli.find_study(name)
     summary = simulate(settings_of(study, data, tmp_path / "run", *short), Silent())
     assert summary["status"] == "complete"
