@@ -24,6 +24,7 @@ from wardround_simulations.explaining.command import explain
 from wardround_simulations.exporting.command import export
 from wardround_simulations.metric_names import METRICS, NO_SCORES
 from wardround_simulations.prediction.command import predict
+from wardround_simulations.serving.command import serve
 from wardround_simulations.tuning.command import add_to as add_tune_to
 
 app = typer.Typer(
@@ -262,6 +263,7 @@ def audit(  # noqa: PLR0917 - the command's options
 
 
 app.command(epilog="Example: wardround predict runs/heart new-patients.csv")(predict)
+app.command(epilog="Example: wardround serve runs/heart")(serve)
 app.command(epilog="Example: wardround explain runs/chest scan.dcm --out explained")(explain)
 app.command(epilog="Example: wardround export runs/heart --format onnx --out heart.onnx")(export)
 

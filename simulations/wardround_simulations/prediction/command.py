@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,6 @@ from wardround_shared.errors import RunFolderError
 from wardround_shared.terminal import say
 
 if TYPE_CHECKING:
-    from wardround_shared.study import Study
     from wardround_simulations.prediction.output import Answers
 
 
@@ -43,42 +42,9 @@ def predict(
 
 
 def _answers(path: Path, inputs: list[Path], columns: Path | None) -> "Answers":
-    # They import torch.
-    from wardround_simulations.evaluation import open_run, read_summary  # noqa: PLC0415
-    from wardround_simulations.prediction.answers import Reader  # noqa: PLC0415
-    from wardround_simulations.prediction.likeness import IMPOSSIBLE, can_compare  # noqa: PLC0415
-    from wardround_simulations.prediction.output import Answers  # noqa: PLC0415
-    from wardround_simulations.prediction.prediction import (  # noqa: PLC0415
-        Failure,
-        predict_inputs,
-    )
+    from wardround_simulations.prediction.predictor import Predictor  # noqa: PLC0415 - imports torch
 
-    run, summary = open_run(path), read_summary(path)
-    reader = Reader(run.study, (summary.get("counts") or {}).get("overall") or [])
-    found = list(predict_inputs(run, inputs, columns=columns))
-    not_private = _not_private(run.study, summary)
-    card = _card(path)
-    notes = [f"calibration: {reader.calibration}"]
-    if not can_compare(run):
-        notes.append(f"note: {IMPOSSIBLE}")
-    if not_private:
-        notes.append(f"privacy: {not_private}")
-    notes.append(f"what the model is for, and what it is not: {card or 'this run has no card'}")
-    return Answers(
-        about={
-            "run": str(path),
-            "study": run.study.study.name,
-            "study_id": run.study.study_id,
-            "classes": list(run.study.study.classes),
-            "model_card": card,
-            "calibration": reader.calibration,
-            "compared_with_training_data": can_compare(run),
-        },
-        rows=[(one, reader.read(one.values)) for one in found if not isinstance(one, Failure)],
-        failures=[one for one in found if isinstance(one, Failure)],
-        not_private=not_private,
-        notes=notes,
-    )
+    return Predictor(path).ask(inputs, columns=columns)
 
 
 def _tell(answers: "Answers", out: Path | None, *, json_: bool) -> None:
@@ -96,17 +62,3 @@ def _tell(answers: "Answers", out: Path | None, *, json_: bool) -> None:
     show(answers)
     if out is not None and answers.rows:
         say(f"written: {out}")
-
-
-def _not_private(study: "Study", summary: dict[str, Any]) -> str:
-    if not study.privacy.private:
-        return "NONE (mechanism = none): this model may reveal its training data"
-    if summary.get("noise", "system") != "system":
-        return "NONE (the noise was injected for a test): this model may reveal its training data"
-    return ""
-
-
-def _card(path: Path) -> str | None:
-    from wardround_server.card import CARD  # noqa: PLC0415 - imports torch
-
-    return str(path / CARD) if (path / CARD).is_file() else None
