@@ -55,6 +55,8 @@ def test_a_study_without_patient_keys_says_that_records_count_as_patients():
 def test_features_made_of_other_records_are_outside_a_records_epsilon_and_inside_a_patients():
     assert "compared with" in words("arrhythmia", "privacy.unit=record")
     assert "compared with" not in words("arrhythmia")
+    form = "data.static=[{column='Age', form='over-patient'}]"
+    assert "compared with" in words("ct-fusion", "privacy.unit=record", form)
 
 
 def test_without_privacy_the_update_itself_is_disclosed():

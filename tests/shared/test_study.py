@@ -119,6 +119,12 @@ ARRAYS = (
             "model.front=8",
         ),
         (WFDB, "data.before=0.2", ["data.before: 0.2", "annotator"], "data.annotator=atr"),
+        (
+            IMAGES,
+            "data.static=[{column='a', form='variation'}]",
+            ['data.static.0.form: "variation"', "patient"],
+            "data.patient=p",
+        ),
         (WFDB, "data.after=0.2", ["data.after: 0.2", "annotator"], "data.annotator=atr"),
         (
             IMAGES,
@@ -147,6 +153,22 @@ def test_a_key_that_would_have_no_effect_is_refused(others, idle, words, working
         assert word in str(caught.value)
     parse_study(MINIMAL, origin="study.toml", overrides=others)
     parse_study(MINIMAL, origin="study.toml", overrides=[*others, idle, working])
+
+
+@pytest.mark.parametrize(
+    ("task", "target"),
+    [
+        ("segmentation", "mask={above=0.5}"),
+        ("localisation", "points={row='r', column='c', radius='s'}"),
+    ],
+)
+def test_columns_beside_an_image_are_refused_where_every_pixel_is_answered(task, target):
+    data = f"data={{source='images', table=['a'], file='f', {target}, static=[{{column='a'}}]}}"
+    overrides = [f"study.task=image-{task}", data, "model={name='unet'}"]
+    if task == "localisation":
+        overrides.append("study.classes=['lesion']")
+    with pytest.raises(StudyError, match=r"data\.static: a model that answers for each pixel"):
+        parse_study(MINIMAL, origin="s", overrides=overrides)
 
 
 def test_momentum_can_be_taken_back_where_the_optimiser_has_none():

@@ -15,6 +15,7 @@ FOLDERS = {
     "chest-xray": "cxr-2sites",
     "ct-body": "ct-tcga-dicom",
     "ct-contrast": "ct-tcga-dicom",
+    "ct-fusion": "ct-tcga-dicom",
     "diabetes": "tabular-small",
     "eeg-sleep-features": "eeg-sleep-features",
     "ecg-findings": "ecg-ptbxl",

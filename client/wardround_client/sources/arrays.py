@@ -137,7 +137,7 @@ class ArraySource:
         selection = select(index, self._study)
         self._notes = selection.notes
         yield from selection.set_aside
-        static = read_static(index, self._data) if isinstance(self._data, SignalsData) else None
+        static = read_static(index, self._data)
         patients = patient_of_rows(index, self._data)
         shares = Containers(self._data.unreadable_share, kind="recordings")
         examples = iter(selection.examples)

@@ -121,6 +121,7 @@ def columns_read(data: IndexedData) -> tuple[str, ...]:
             names += [feature.column for feature in data.features]
         case ImagesData() | DicomData() | NiftiData():
             names += [data.file] if data.file else []
+            names += [feature.column for feature in data.static]
         case RecordingsData():
             names += [data.file, *(feature.column for feature in data.static)]
         case WfdbData():

@@ -23,7 +23,7 @@ from wardround_client.sources.pictures import PictureTargets
 from wardround_client.sources.records import RawRecord, Reading, SetAside
 from wardround_client.sources.static import Static, read_static
 from wardround_shared.errors import UnreadableError
-from wardround_shared.study import DicomData, ImagesData, NiftiData, RecordingsData, Study
+from wardround_shared.study import AnyImages, RecordingsData, Study
 
 Reader = Callable[[Path], Sequence[Reading]]
 
@@ -34,7 +34,7 @@ class LabelledFiles:
     def __init__(
         self,
         study: Study,
-        data: ImagesData | DicomData | NiftiData | RecordingsData,
+        data: AnyImages | RecordingsData,
         folder: Path,
         *,
         read: Reader,
@@ -80,9 +80,7 @@ class LabelledFiles:
         selection = select(index, self._study)
         self._notes = (*selection.notes, *self._unlisted(cells))
         yield from selection.set_aside
-        static = None
-        if isinstance(self._data, RecordingsData):
-            static = read_static(index, self._data)
+        static = read_static(index, self._data)
         pictures = PictureTargets(self._study, self._data, self._root, index)
         shares = Containers(self._data.unreadable_share, kind="files")
         for example in selection.examples:

@@ -1,4 +1,4 @@
-"""Columns that accompany a signal as a vector. n = rows, S = static columns."""
+"""Columns that accompany an image or signal as a vector. n = rows, S = static columns."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from wardround_client.sources.cells import feature_values
 from wardround_client.sources.examples import patient_of_rows
 from wardround_client.sources.index import Index
 from wardround_shared.errors import UnreadableError
-from wardround_shared.study import AnySignals
+from wardround_shared.study import WithStatic
 
 _FORMS = {
     "over-patient": within_patient.over_patient,
@@ -38,7 +38,7 @@ class Static:
         return values
 
 
-def read_static(index: Index, data: AnySignals) -> Static | None:
+def read_static(index: Index, data: WithStatic) -> Static | None:
     """The study's static columns, each in its form; None without any.
 
     A form that looks at other rows of the patient looks at all in the index, also those that

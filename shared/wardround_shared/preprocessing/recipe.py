@@ -106,22 +106,25 @@ class Recipe:
         Raises:
             UnreadableError: the record cannot go through the recipe; set it aside.
         """
-        plan = self._stages
-        if plan.kind == "table":
-            return (_cells(main, len(plan.features)),)
-        if plan.kind == "image":
-            return (decode_image(main, plan.image),)
-        if plan.kind == "text":
-            return (decode_text(main, plan.text[0]),)
-        if plan.kind == "record":
-            over_time = decode_record(main, plan.observed)
-        else:
-            over_time = decode_signal(main, plan.signal, sampling_rate or self._sampling_rate)
-        if not plan.features:
-            return (over_time,)
+        width = len(self._stages.features)
+        if self._stages.kind == "table":
+            return (_cells(main, width),)
+        decoded = self._decode_main(main, sampling_rate or self._sampling_rate)
+        if not width:
+            return (decoded,)
         if static is None:
             raise UnreadableError("the static columns of the record are not there.")
-        return (over_time, _cells(static, len(plan.features)))
+        return (decoded, _cells(static, width))
+
+    def _decode_main(self, main: NDArray[Any], sampling_rate: float | None) -> Array:
+        plan = self._stages
+        if plan.kind == "image":
+            return decode_image(main, plan.image)
+        if plan.kind == "text":
+            return decode_text(main, plan.text[0])
+        if plan.kind == "record":
+            return decode_record(main, plan.observed)
+        return decode_signal(main, plan.signal, sampling_rate)
 
     def decode_target(self, target: NDArray[Any]) -> NDArray[Any]:
         """Take what is to be told of a record through the steps that move its pixels.

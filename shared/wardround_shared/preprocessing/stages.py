@@ -34,6 +34,7 @@ from wardround_shared.study import (
     TableData,
     TextData,
     Window,
+    WithStatic,
 )
 
 Kind = Literal["table", "image", "signal", "record", "text"]
@@ -104,7 +105,7 @@ def stages(study: Study) -> Stages:
     """
     kind, features = source_kind(study.data), named_features(study.data)
     steps = study.preprocessing.steps
-    _check_source(steps, kind, features)
+    _check_source(study.data, steps, kind, features)
     _check_order(steps)
     _check_columns(steps, features)
     _check_words(steps, kind)
@@ -144,7 +145,7 @@ def named_features(data: Data) -> tuple[Feature, ...]:
         return data.features
     if isinstance(data, FhirData):
         return tuple(_OF_PATIENTS[name] for name in data.static)
-    if not isinstance(data, AnySignals):
+    if not isinstance(data, WithStatic):
         return ()
     return tuple(
         feature if feature.form == "value" else Feature(column=f"{feature.column}, {feature.form}")
@@ -152,7 +153,9 @@ def named_features(data: Data) -> tuple[Feature, ...]:
     )
 
 
-def _check_source(steps: Sequence[Step], kind: Kind, features: tuple[Feature, ...]) -> None:
+def _check_source(
+    data: Data, steps: Sequence[Step], kind: Kind, features: tuple[Feature, ...]
+) -> None:
     allowed = _ALLOWED[kind]
     if features:
         allowed = allowed | _FOR_COLUMNS
@@ -162,11 +165,11 @@ def _check_source(steps: Sequence[Step], kind: Kind, features: tuple[Feature, ..
                 f"preprocessing.steps.{place}: {step.name} does not fit what the data source "
                 f"gives; {', '.join(sorted(allowed))} would."
             )
-        beside = kind in {"signal", "record"}
+        beside = isinstance(data, WithStatic | FhirData)
         if isinstance(step, Standardise) and step.part == "static" and not beside:
             raise StudyError(
-                f"preprocessing.steps.{place}: part = static needs data.static columns, "
-                "which only signals and records have; leave part out."
+                f"preprocessing.steps.{place}: part = static needs data.static columns, which "
+                f'source = "{data.source}" does not have; leave part out.'
             )
         if isinstance(step, Standardise) and step.part == "static" and not features:
             raise StudyError(

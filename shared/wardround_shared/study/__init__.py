@@ -6,6 +6,7 @@ Units are in the names or the docstrings.
 """
 
 from wardround_shared.study.data import (
+    AnyImages,
     AnySignals,
     Data,
     DicomData,
@@ -29,6 +30,7 @@ from wardround_shared.study.data import (
     TextData,
     WfdbData,
     Windows,
+    WithStatic,
 )
 from wardround_shared.study.disclosure import Disclosure, disclosures
 from wardround_shared.study.document import (
@@ -90,6 +92,7 @@ from wardround_shared.study.writing import study_text
 __all__ = [
     "MODEL_NAMES",
     "Aggregation",
+    "AnyImages",
     "AnySignals",
     "Augment",
     "Backbone",
@@ -153,6 +156,7 @@ __all__ = [
     "WfdbData",
     "Window",
     "Windows",
+    "WithStatic",
     "check_study",
     "disclosures",
     "load_study",

@@ -11,6 +11,7 @@ from wardround_shared.study.data import (
     ImagesData,
     IndexedData,
     Label,
+    WithStatic,
 )
 from wardround_shared.study.document import Kind, Study, Task
 from wardround_shared.study.idle import idle_keys
@@ -106,6 +107,11 @@ def _check_target(study: Study, origin: str) -> None:
         raise StudyError(
             f"{origin}: data.{wanted}: it goes with files and not with arrays; name the images in "
             "a table (file)."
+        )
+    if isinstance(data, WithStatic) and data.static and wanted in {"mask", "points"}:
+        raise StudyError(
+            f"{origin}: data.static: a model that answers for each pixel takes no static columns; "
+            "leave it out."
         )
     if wanted != "label":
         return

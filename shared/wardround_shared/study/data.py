@@ -113,7 +113,7 @@ class Feature(Section):
 
 
 class StaticFeature(Feature):
-    """A column beside a signal, as it is or as it compares with the patient's other rows.
+    """A column beside an image or signal, as it is or compared with the patient's other rows.
 
     Attributes:
         form: `value`, the cell; `over-patient`, divided by the patient's median;
@@ -227,6 +227,9 @@ class ImagesData(IndexedData):
     With `arrays` (glob patterns of npz files) the images are every array whose name matches the
     pattern `images` (shape [n, height, width] or [n, height, width, 3]); the label column is the
     pattern of the array that goes with it (`*labels` for `*images`).
+
+    Attributes:
+        static: columns that accompany the image as a vector (age, sex).
     """
 
     source: Literal["images"]
@@ -234,6 +237,7 @@ class ImagesData(IndexedData):
     folder: str = "."
     arrays: tuple[str, ...] = ()
     images: str = "*images"
+    static: tuple[StaticFeature, ...] = ()
 
     @model_validator(mode="after")
     def _files_or_arrays(self) -> "ImagesData":
@@ -249,6 +253,7 @@ class DicomData(IndexedData):
         voi: apply the file's VOI LUT or window (PS3.3 C.11.2) after the modality transform.
         frames: which frames of a file with several are taken, each an example; without it such a
             file is set aside.
+        static: as for `images`; from the label table, never from the header.
     """
 
     source: Literal["dicom"]
@@ -256,6 +261,7 @@ class DicomData(IndexedData):
     folder: str = "."
     voi: bool = False
     frames: Places | None = None
+    static: tuple[StaticFeature, ...] = ()
 
     @property
     def several_of(self) -> str | None:
@@ -269,6 +275,7 @@ class NiftiData(IndexedData):
     Attributes:
         axis: planes that the slices lie in, in the patient's own orientation.
         slices: which ones, counted from the patient's left, back or feet; each is an example.
+        static: as for `images`.
     """
 
     source: Literal["nifti"]
@@ -276,6 +283,7 @@ class NiftiData(IndexedData):
     folder: str = "."
     axis: Literal["sagittal", "coronal", "axial"] = "axial"
     slices: Places
+    static: tuple[StaticFeature, ...] = ()
 
     @property
     def several_of(self) -> str | None:
@@ -498,6 +506,12 @@ class FhirData(_Cohort):
 
 AnySignals = SignalsData | WfdbData | RecordingsData
 """The sources whose examples are signals."""
+
+AnyImages = ImagesData | DicomData | NiftiData
+"""The sources whose examples are images, apart from phantoms, which are written as DICOM."""
+
+WithStatic = AnySignals | AnyImages
+"""The sources that may have columns of the index table beside the main part of an example."""
 
 Data = Annotated[
     TableData

@@ -6,7 +6,13 @@ hospital reads it before it approves a study; every summary and report of a run 
 
 from dataclasses import dataclass
 
-from wardround_shared.study.data import AnySignals, SignalsData, TextData, WfdbData
+from wardround_shared.study.data import (
+    AnySignals,
+    SignalsData,
+    TextData,
+    WfdbData,
+    WithStatic,
+)
 from wardround_shared.study.document import Study
 from wardround_shared.study.preprocessing import Impute, Standardise
 
@@ -139,12 +145,12 @@ def _records_see_each_other(study: Study) -> bool:
     data = study.data
     return (
         study.privacy.unit == "record"
-        and isinstance(data, AnySignals)
+        and isinstance(data, WithStatic)
         and (_has_median(data) or any(feature.form != "value" for feature in data.static))
     )
 
 
-def _has_median(data: AnySignals) -> bool:
+def _has_median(data: WithStatic) -> bool:
     return isinstance(data, SignalsData | WfdbData) and data.patient_median
 
 

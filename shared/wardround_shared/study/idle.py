@@ -11,6 +11,7 @@ from wardround_shared.study.data import (
     ImagesData,
     SignalsData,
     WfdbData,
+    WithStatic,
 )
 from wardround_shared.study.document import Study
 from wardround_shared.study.models import Gru, Lstm
@@ -97,6 +98,8 @@ def _idle_in_data(study: Study) -> Iterator[Idle]:
             because="without a patient column",
             otherwise="name the column in patient",
         )
+    if isinstance(data, WithStatic) and data.patient is None:
+        yield from _idle_forms(data)
     if isinstance(data, AnySignals):
         yield from _idle_of_signals(study)
     if isinstance(data, FhirData):
@@ -125,17 +128,18 @@ def _idle_in_data(study: Study) -> Iterator[Idle]:
         )
 
 
+def _idle_forms(data: WithStatic) -> Iterator[Idle]:
+    for place, feature in enumerate(data.static):
+        if feature.form != "value":
+            yield Idle(
+                key=f"data.static.{place}.form",
+                value=f'"{feature.form}"',
+                because="without a patient column",
+                remedy="name the column in patient",
+            )
+
+
 def _idle_of_signals(study: Study) -> Iterator[Idle]:
-    data = study.data
-    if isinstance(data, AnySignals) and data.patient is None:
-        for place, feature in enumerate(data.static):
-            if feature.form != "value":
-                yield Idle(
-                    key=f"data.static.{place}.form",
-                    value=f'"{feature.form}"',
-                    because="without a patient column",
-                    remedy="name the column in patient",
-                )
     for place, step in enumerate(study.preprocessing.steps):
         if isinstance(step, Normalise):
             yield from _given(

@@ -26,6 +26,16 @@ _SOURCES: dict[str, dict[str, Any]] = {
         "features": [{"column": "age"}, {"column": "pressure"}],
     },
     "image": {"source": "images", "file": "file", "table": ["t.csv"]},
+    "fusion": {
+        "source": "images",
+        "file": "file",
+        "table": ["t.csv"],
+        "static": [
+            {"column": "age"},
+            {"column": "sex", "kind": "categorical", "categories": ["F", "M"]},
+        ],
+    },
+    "phantom": {"source": "phantom"},
     "signal": {"source": "signals", "arrays": ["b.npz"], "sampling-rate": 360.0},
     "beats": {
         "source": "signals",
@@ -53,6 +63,7 @@ _SOURCES: dict[str, dict[str, Any]] = {
 _TASKS = {
     "table": "tabular-classification",
     "images": "image-classification",
+    "phantom": "image-classification",
     "fhir": "record-classification",
 }
 

@@ -30,6 +30,9 @@ BAND_PASS = {"name": "band-pass", "low": 0.5, "high": 40.0}
         ("signal", [WINDOW], "window does not fit"),
         ("signal", [ONE_HOT], "one-hot does not fit"),
         ("signal", [{"name": "standardise", "part": "static"}], "static"),
+        ("image", [{"name": "standardise", "part": "static"}], "needs columns in data.static"),
+        ("phantom", [{"name": "standardise", "part": "static"}], '"phantom" does not have'),
+        ("fusion", [IMPUTE], "sex is categorical"),
         ("signal", [{"name": "augment", "rotate": 5.0}], "images only"),
         ("signal", [{"name": "resample", "rate": 60.0}, BAND_PASS], "below half"),
         ("beats", [], "sex is categorical"),
@@ -51,6 +54,12 @@ def test_an_impossible_recipe_is_refused(make_recipe, source, steps, fault):
             "beats",
             [BAND_PASS, STANDARDISE, IMPUTE, {"name": "standardise", "part": "static"}, ONE_HOT],
             ("standardise", "impute", "standardise"),
+        ),
+        ("fusion", [STANDARDISE, IMPUTE, ONE_HOT], ("standardise", "impute")),
+        (
+            "fusion",
+            [HISTOGRAM, STANDARDISE, {"name": "standardise", "part": "static"}, ONE_HOT],
+            ("standardise", "standardise"),
         ),
     ],
 )

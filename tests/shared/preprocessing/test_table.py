@@ -88,9 +88,22 @@ def test_a_row_that_does_not_fit_the_study_is_unreadable(make_recipe, row):
         make_recipe("table", ONE_HOT).decode(row)
 
 
-def test_a_signal_without_its_static_columns_is_unreadable(make_recipe):
+def test_columns_beside_an_image_leave_the_image_alone(make_recipe):
+    recipe = make_recipe("fusion", IMPUTE, {**STANDARDISE, "part": "static"}, ONE_HOT)
+    pixels = np.full((8, 8), 51, np.uint8)
+    decoded = [recipe.decode(pixels, np.array(row)) for row in ([40.0, 0], [np.nan, 1], [60, 1])]
+    images, static = (np.stack(part) for part in zip(*decoded, strict=True))
+    main, columns = prepared(recipe, (images, static))
+    assert main is images
+    np.testing.assert_allclose(images, 0.2)
+    np.testing.assert_allclose(columns[:, 0], [-np.sqrt(1.5), 0.0, np.sqrt(1.5)], atol=1e-6)
+    np.testing.assert_array_equal(columns[:, 1:], [[1, 0, 0], [0, 1, 1], [0, 1, 0]])
+
+
+@pytest.mark.parametrize(("source", "main"), [("beats", (20,)), ("fusion", (8, 8))])
+def test_a_record_without_its_static_columns_is_unreadable(make_recipe, source, main):
     with pytest.raises(UnreadableError, match="static"):
-        make_recipe("beats", ONE_HOT).decode(np.zeros(20))
+        make_recipe(source, ONE_HOT).decode(np.zeros(main))
 
 
 def test_decoding_a_row_keeps_missing_cells_and_float64(make_recipe):
