@@ -23,6 +23,8 @@ def test_each_fitted_step_is_named():
     assert "sums behind impute" in words("heart-disease", steps)
     assert "standardise" not in words("heart-disease", steps)
     assert "sums behind standardise" in words("pneumonia")
+    matching = "preprocessing.steps=[{name='match-histogram'}]"
+    assert "sums behind match-histogram: percentiles of each image" in words("phantom", matching)
 
 
 def test_every_study_counts_examples_and_metrics():

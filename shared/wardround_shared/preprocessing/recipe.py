@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from wardround_shared.errors import CohortError, UnreadableError
 from wardround_shared.preprocessing.augmentation import Augmentation
 from wardround_shared.preprocessing.fitting import Array, FittedStep, Shape, Standardisation
+from wardround_shared.preprocessing.histogram_matching import HistogramMatching
 from wardround_shared.preprocessing.image import decode_image, resize_classes
 from wardround_shared.preprocessing.record import Filling, decode_record
 from wardround_shared.preprocessing.signal import decode_signal
@@ -29,7 +30,16 @@ from wardround_shared.preprocessing.table import (
     numeric_positions,
 )
 from wardround_shared.preprocessing.text import decode_text
-from wardround_shared.study import Fill, Impute, OneHot, Resize, SignalsData, Standardise, Study
+from wardround_shared.study import (
+    Fill,
+    Impute,
+    MatchHistogram,
+    OneHot,
+    Resize,
+    SignalsData,
+    Standardise,
+    Study,
+)
 
 Fitted = tuple[Mapping[str, Array], ...]
 Parts = tuple[torch.Tensor, ...]
@@ -296,8 +306,10 @@ def _array_steps(plan: Stages, columns_part: int) -> tuple[FittedStep, ...]:
     columns = columns_of(plan.features)
     result: list[FittedStep] = []
     for step in plan.array:
-        made: Imputation | OneHotEncoding | Standardisation | Filling
+        made: HistogramMatching | Imputation | OneHotEncoding | Standardisation | Filling
         match step:
+            case MatchHistogram():
+                made = HistogramMatching()
             case Impute():
                 made = Imputation(columns_part, columns, indicator=step.indicator)
                 columns = made.columns

@@ -22,6 +22,7 @@ from wardround_shared.study import (
     HashWords,
     Histogram,
     Impute,
+    MatchHistogram,
     Normalise,
     OneHot,
     Resample,
@@ -40,15 +41,16 @@ from wardround_shared.study import (
 Kind = Literal["table", "image", "signal", "record", "text"]
 ImageStep = Resize | Window | Normalise | Histogram
 SignalStep = Normalise | Resample | BandPass | Crop
-ArrayStep = Impute | Standardise | Fill | OneHot
+ArrayStep = MatchHistogram | Impute | Standardise | Fill | OneHot
 
 _STAGES: dict[str, int] = {
     **dict.fromkeys(("resize", "window", "histogram", "resample", "band-pass", "crop"), 0),
     **dict.fromkeys(("normalise", "hash-words"), 0),
-    **dict.fromkeys(("impute", "standardise", "fill", "one-hot"), 1),
+    **dict.fromkeys(("match-histogram", "impute", "standardise", "fill", "one-hot"), 1),
     "augment": 2,
 }
 _FOR_IMAGES = {"resize", "window", "normalise", "histogram", "standardise", "augment"}
+_FOR_IMAGES |= {"match-histogram"}
 _FOR_SIGNALS = {"resample", "band-pass", "normalise", "crop", "standardise", "augment"}
 _FOR_RECORDS = {"standardise", "fill"}
 _FOR_TEXTS = {"hash-words"}
@@ -107,6 +109,7 @@ def stages(study: Study) -> Stages:
     steps = study.preprocessing.steps
     _check_source(study.data, steps, kind, features)
     _check_order(steps)
+    _check_matching(steps)
     _check_columns(steps, features)
     _check_words(steps, kind)
     result = Stages(
@@ -184,7 +187,8 @@ def _check_order(steps: Sequence[Step]) -> None:
         if stage < reached:
             raise StudyError(
                 f"preprocessing.steps.{place}: {step.name} comes too late; first the steps on "
-                "single records, then impute, standardise and one-hot, then augment."
+                "single records, then match-histogram, impute, standardise and one-hot, then "
+                "augment."
             )
         if place and isinstance(steps[place - 1], Histogram) and stage == 0:
             raise StudyError(
@@ -196,6 +200,25 @@ def _check_order(steps: Sequence[Step]) -> None:
             raise StudyError(f"preprocessing.steps.{place}: {step.name} stands there twice.")
         reached = stage
         seen.add(key)
+
+
+def _check_matching(steps: Sequence[Step]) -> None:
+    """What match-histogram would undo, or what would leave it no image."""
+    place = next((i for i, step in enumerate(steps) if isinstance(step, MatchHistogram)), None)
+    if place is None:
+        return
+    before = f"preprocessing.steps.{place}: match-histogram"
+    for step in steps[:place]:
+        if isinstance(step, Histogram):
+            raise StudyError(f"{before} needs an image, and histogram leaves none; take one.")
+        if isinstance(step, Normalise):
+            raise StudyError(
+                f"{before} brings each image to a range by itself; leave normalise out."
+            )
+        if isinstance(step, Standardise) and step.part == "main":
+            raise StudyError(
+                f"{before} would undo standardise, which stands before it; put it before that."
+            )
 
 
 def _check_filling(steps: Sequence[Step]) -> None:

@@ -14,7 +14,7 @@ from wardround_shared.study.data import (
     WithStatic,
 )
 from wardround_shared.study.document import Study
-from wardround_shared.study.preprocessing import Impute, Standardise
+from wardround_shared.study.preprocessing import Impute, MatchHistogram, Standardise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +52,12 @@ def disclosures(study: Study) -> tuple[Disclosure, ...]:
         )
     told += [
         Disclosure(
-            what=f"sums behind {step.name}: of each column or channel over the training examples",
+            what=f"sums behind {step.name}: {_summed(step)}",
             purpose=f"the constants of {step.name}, which stand in the model file",
             form=f"{form}, once",
         )
         for step in study.preprocessing.steps
-        if isinstance(step, Impute | Standardise)
+        if isinstance(step, Impute | MatchHistogram | Standardise)
     ]
     told += [
         *_units(study),
@@ -107,6 +107,15 @@ def disclosures(study: Study) -> tuple[Disclosure, ...]:
             )
         )
     return tuple(told)
+
+
+def _summed(step: Impute | MatchHistogram | Standardise) -> str:
+    if isinstance(step, MatchHistogram):
+        return (
+            "percentiles of each image's intensities, on a scale from its 1st to its 99th, "
+            "over the training images"
+        )
+    return "of each column or channel over the training examples"
 
 
 def _units(study: Study) -> list[Disclosure]:

@@ -89,6 +89,12 @@ class Histogram(Section):
     bins: int = Field(default=32, ge=2, le=1024)
 
 
+class MatchHistogram(Section):
+    """Map percentiles of each image onto their mean over all sites (Nyul & Udupa 1999), 0..1."""
+
+    name: Literal["match-histogram"]
+
+
 class Resample(Section):
     """Resample a signal to `rate` Hz with an anti-aliasing polyphase filter."""
 
@@ -160,6 +166,7 @@ Step = Annotated[
     | Window
     | Normalise
     | Histogram
+    | MatchHistogram
     | Resample
     | BandPass
     | Crop

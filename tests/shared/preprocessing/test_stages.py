@@ -9,6 +9,8 @@ WINDOW = {"name": "window", "low": 0.0, "high": 1.0}
 HISTOGRAM = {"name": "histogram", "low": 0.0, "high": 1.0, "bins": 4}
 IMPUTE = {"name": "impute"}
 STANDARDISE = {"name": "standardise"}
+NORMALISE = {"name": "normalise"}
+MATCH = {"name": "match-histogram"}
 ONE_HOT = {"name": "one-hot"}
 BAND_PASS = {"name": "band-pass", "low": 0.5, "high": 40.0}
 
@@ -23,6 +25,13 @@ BAND_PASS = {"name": "band-pass", "low": 0.5, "high": 40.0}
         ("numeric", [IMPUTE, IMPUTE], "twice"),
         ("image", [IMPUTE], "impute does not fit"),
         ("image", [BAND_PASS], "band-pass does not fit"),
+        ("table", [MATCH, ONE_HOT], "match-histogram does not fit"),
+        ("signal", [MATCH], "match-histogram does not fit"),
+        ("image", [MATCH, MATCH], "twice"),
+        ("image", [MATCH, RESIZE], "resize comes too late"),
+        ("image", [HISTOGRAM, MATCH], "match-histogram needs an image"),
+        ("image", [NORMALISE, MATCH], "leave normalise out"),
+        ("image", [STANDARDISE, MATCH], "would undo standardise"),
         ("image", [STANDARDISE, RESIZE], "resize comes too late"),
         ("image", [{"name": "augment"}, STANDARDISE], "standardise comes too late"),
         ("image", [HISTOGRAM, WINDOW], "cannot follow histogram"),
@@ -50,6 +59,8 @@ def test_an_impossible_recipe_is_refused(make_recipe, source, steps, fault):
         ("table", [IMPUTE, STANDARDISE, ONE_HOT], ("impute", "standardise")),
         ("image", [RESIZE, WINDOW, HISTOGRAM, STANDARDISE], ("standardise",)),
         ("image", [], ()),
+        ("image", [WINDOW, MATCH, STANDARDISE], ("match-histogram", "standardise")),
+        ("fusion", [IMPUTE, MATCH, ONE_HOT], ("impute", "match-histogram")),
         (
             "beats",
             [BAND_PASS, STANDARDISE, IMPUTE, {"name": "standardise", "part": "static"}, ONE_HOT],
