@@ -7,7 +7,9 @@ import pytest
 from federations import Silent, settings_of
 from PIL import Image
 
+from wardround_simulations.evaluation import open_run
 from wardround_simulations.federation import simulate
+from wardround_simulations.prediction.prediction import predict_inputs
 
 STUDY = """
 [study]
@@ -69,6 +71,7 @@ def hospitals(tmp_path_factory):
 def test_a_federation_learns_from_the_columns_what_no_image_tells(tmp_path, hospitals):
     summary = run(tmp_path, hospitals, "privacy.mechanism=none")
     assert summary["metrics"]["auroc"] > 0.9
+    require_answers(tmp_path, hospitals)
 
 
 def test_the_columns_take_part_under_privacy_too(tmp_path, hospitals):
@@ -83,3 +86,21 @@ def run(folder, hospitals, *overrides):
     assert summary["status"] == "complete"
     assert not summary["dropped"]
     return summary
+
+
+def require_answers(tmp_path, hospitals):
+    """The kept model is asked with the cells of the file's own row, and without them not at all."""
+    opened = open_run(tmp_path / "run")
+    table = hospitals / "labels.csv"
+    paths = [hospitals / f"{number}.png" for number in range(6, 30)]
+    answers = list(predict_inputs(opened, paths, columns=table))
+    sick = np.array([number % 2 for number in range(6, 30)])
+    chances = np.array([one.values[1] for one in answers])
+    assert np.mean((chances > 0.5) == sick) > 0.85
+    (lacking,) = predict_inputs(opened, paths[:1])
+    assert "the model takes age, sex beside the file" in lacking.why
+    assert "--columns" in lacking.why
+    stranger = tmp_path / "stranger.png"
+    stranger.write_bytes(paths[0].read_bytes())
+    (unknown,) = predict_inputs(opened, [stranger], columns=table)
+    assert unknown.why == "no rows of labels.csv are of this record"

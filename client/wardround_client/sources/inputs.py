@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wardround_client.sources.arrays import ArraySource
 from wardround_client.sources.dicom import read_dicom
@@ -23,6 +24,7 @@ from wardround_client.sources.images import image_source
 from wardround_client.sources.index import Index, table_index
 from wardround_client.sources.records import RawRecord, Reading, SetAside
 from wardround_client.sources.signals import signal_source
+from wardround_client.sources.static import read_static
 from wardround_client.sources.table import TableSource
 from wardround_client.sources.wfdb import OF_BEATS, WfdbSource
 from wardround_shared.errors import DataError, UnreadableError, UnsupportedError
@@ -33,6 +35,7 @@ from wardround_shared.study import (
     ImagesData,
     IndexedData,
     PhantomData,
+    RecordingsData,
     SignalsData,
     Study,
     TableData,
@@ -74,16 +77,15 @@ def read_inputs(study: Study, path: Path, *, columns: Path | None = None) -> Ite
     Args:
         study: that the model was trained for.
         path: of the file; of a WFDB record with or without its ending.
-        columns: table of the static columns of WFDB records, with their names.
+        columns: table of the columns beside images, recordings or WFDB records, with the names of
+            the files or records.
 
     Raises:
         UnsupportedError: there is no way yet to read single files of the study's source.
     """
-    beside = isinstance(study.data, EdfData | DicomWaveformData) and study.data.static
-    if beside or type(study.data) not in _EXPECTED:
+    if type(study.data) not in _EXPECTED:
         raise UnsupportedError(
-            f'Single files of data.source = "{study.data.source}" '
-            f"{'with columns beside them ' if beside else ''}cannot be read yet; wardround "
+            f'Single files of data.source = "{study.data.source}" cannot be read yet; wardround '
             "evaluate takes a folder."
         )
     name = str(path)
@@ -111,8 +113,9 @@ def _records(study: Study, path: Path, columns: Path | None) -> Iterator[Read]:
         case WfdbData() as data:
             yield from _wfdb(study, data, path, columns)
         case _:
+            beside = _beside(study, path, columns)
             for one in _readings(study, path):
-                yield _single(path, one)
+                yield _single(path, one, beside)
 
 
 def _readings(study: Study, path: Path) -> Sequence[Reading]:
@@ -141,7 +144,7 @@ def _require_kind(study: Study, path: Path) -> None:
         raise DataError("the file is not there")
 
 
-def _single(path: Path, one: Reading) -> RawRecord:
+def _single(path: Path, one: Reading, static: NDArray[np.float64] | None) -> RawRecord:
     return RawRecord(
         key=f"{path}{one.part}",
         patient=str(path),
@@ -149,8 +152,38 @@ def _single(path: Path, one: Reading) -> RawRecord:
         stratum=0,
         target=_NOTHING,
         main=one.main,
+        static=static,
         sampling_rate=one.sampling_rate,
     )
+
+
+def _beside(study: Study, path: Path, columns: Path | None) -> NDArray[np.float64] | None:
+    """The cells [S] of a file's row, compared with the other rows of the table as in training.
+
+    Raises:
+        UnreadableError: there is no table, not one row, or the row cannot be used.
+        DataError: the table lacks a column.
+    """
+    data = study.data
+    if not isinstance(data, ImagesData | DicomData | RecordingsData) or not data.static:
+        return None
+    needed = ", ".join(feature.column for feature in data.static)
+    if data.file is None:
+        raise UnreadableError(
+            f"the model takes {needed} beside the image, which the study has in arrays; name an "
+            "npz file"
+        )
+    if columns is None:
+        raise UnreadableError(
+            f"the model takes {needed} beside the file; name a table that has {data.file} and "
+            "these columns with --columns"
+        )
+    compared = any(feature.form != "value" for feature in data.static)
+    bare = data.model_copy(update={"join": (), **({} if compared else {"patient": None})})
+    table = table_index(bare, columns.parent, [columns])
+    row = _own_row(table, data.file, path, columns)
+    static = read_static(table, bare)
+    return None if static is None else static.of(row)
 
 
 # --- the study without what only training needs ----------------------------------------------
@@ -240,16 +273,21 @@ def _row_of(record: Path, data: WfdbData, columns: Path | None) -> Index:
             f"{data.record} and these columns with --columns"
         )
     table = table_index(data, columns.parent, [columns])
-    mine = [row for row, cell in enumerate(table.column(data.record)) if _names(cell, record)]
-    if len(mine) != 1:
-        raise UnreadableError(f"{len(mine) or 'no'} rows of {columns.name} are of this record")
-    found = table.take(mine)
+    found = table.take([_own_row(table, data.record, record, columns)])
     return dataclasses.replace(
         found,
         columns={**found.columns, data.record: [record.name]},
         identities=[record.name],
         paths=[record.name],
     )
+
+
+def _own_row(table: Index, column: str, path: Path, columns: Path) -> int:
+    """The one row of the table that names the file or record."""
+    mine = [row for row, cell in enumerate(table.column(column)) if _names(cell, path)]
+    if len(mine) != 1:
+        raise UnreadableError(f"{len(mine) or 'no'} rows of {columns.name} are of this record")
+    return mine[0]
 
 
 def _names(cell: str, record: Path) -> bool:

@@ -21,7 +21,7 @@ def explain(  # noqa: PLR0917 - the command's options
     ] = None,
     columns: Annotated[
         Path | None,
-        typer.Option(help="Table of the columns that the study has beside WFDB records."),
+        typer.Option(help="Table of the columns that the study has beside images or recordings."),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="For tables: folder of examples to measure columns on.")

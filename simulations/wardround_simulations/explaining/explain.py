@@ -43,7 +43,7 @@ def explain_inputs(
         run: whose model is asked.
         paths: of the inputs.
         out: folder of the pictures.
-        columns: table of the static columns of WFDB records.
+        columns: table of the static columns of images and recordings.
         class_name: what is to be explained; without it, the likeliest answer.
 
     Raises:
@@ -105,7 +105,8 @@ def _explain(
         raise RunError("The study's preprocessing leaves no image or signal: there is no picture.")
     said = f"{one.input}: what speaks for {classes[output]} ({chances[output]:.3f})"
     if len(parts) > 1:
-        said += f"; {found.beside:.0%} of what counts is in the columns beside the signal"
+        kind = "image" if main.ndim == 3 else "signal"
+        said += f"; {found.beside:.0%} of what counts is in the columns beside the {kind}"
     if found.missing > _WORST:
         said += f"; the shares miss the answer by {found.missing:.0%}: take them as a hint only"
     return Explained(file=file, said=said)

@@ -22,7 +22,7 @@ def predict(
     ],
     columns: Annotated[
         Path | None,
-        typer.Option(help="Table of the columns that the study has beside WFDB records."),
+        typer.Option(help="Table of the columns that the study has beside images or recordings."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write a CSV file.")] = None,
     json_: Json = False,

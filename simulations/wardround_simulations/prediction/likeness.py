@@ -53,7 +53,7 @@ def warnings_on(run: FinishedRun, example: tuple[NDArray[np.generic], ...]) -> t
 
 
 def _missing(example: tuple[NDArray[np.generic], ...]) -> Sequence[str]:
-    """Of a table, or of the columns beside a signal."""
+    """Of a table, or of the columns beside an image or signal."""
     cells = [part for part in example if part.ndim == 1 and part.dtype == np.float64]
     share = max((float(np.isnan(part).mean()) for part in cells if part.size), default=0.0)
     return [f"{share:.0%} of the columns are missing"] if share > _MOST_MISSING else []

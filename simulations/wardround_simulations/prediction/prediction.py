@@ -67,7 +67,7 @@ def predict_inputs(
     Args:
         run: whose model is used.
         paths: of the inputs.
-        columns: table of the static columns of WFDB records.
+        columns: table of the static columns of images and recordings.
 
     Raises:
         RunError: the model's output is not finite.

@@ -46,7 +46,7 @@ class Predictor:
 
         Args:
             inputs: of the kind that the study's source reads.
-            columns: table of the columns that the study has beside WFDB records.
+            columns: table of the columns that the study has beside images or recordings.
 
         Raises:
             RunError: the model's output is not finite.
