@@ -24,6 +24,7 @@ from wardround_client.account import Account, require_plan, units_of
 from wardround_client.app import KnownSites, build_client_app
 from wardround_client.cohort import Cohort, CohortSet, build_cohorts, open_cohort
 from wardround_client.journal import Journal
+from wardround_client.personal_files import PERSONAL, PersonalFiles
 from wardround_client.policy import Policy
 from wardround_client.secure import SECURE, SecureMember, write_identity
 from wardround_client.site import Models, Site, Workplace
@@ -119,6 +120,11 @@ class SiteClients:
                     journal=Journal(self.journals[name]),
                     account=self._account(cohort),
                     member=self._member(name),
+                    personal=PersonalFiles(
+                        folder=self.journals[name] / PERSONAL,
+                        run=self.run,
+                        study_id=self.study.study_id,
+                    ),
                 )
             return sites[name]
 

@@ -62,6 +62,7 @@ from wardround_shared.study.models import (
     Model,
     UNet,
 )
+from wardround_shared.study.personal import Personal, has_normalisation
 from wardround_shared.study.preprocessing import (
     Augment,
     BandPass,
@@ -127,6 +128,7 @@ __all__ = [
     "Normalise",
     "Observed",
     "OneHot",
+    "Personal",
     "PhantomData",
     "Places",
     "Points",
@@ -155,6 +157,7 @@ __all__ = [
     "Windows",
     "check_study",
     "disclosures",
+    "has_normalisation",
     "load_study",
     "parse_study",
     "study_text",
