@@ -50,6 +50,9 @@ from wardround_simulations.ledgers import Ledgers, claim_homes
 from wardround_simulations.partitions import partition_of
 from wardround_simulations.summary import Conduct, Status, summarise
 
+SITES = "sites"
+"""Name of the folder of a run that has one for each virtual site."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -351,7 +354,7 @@ class _Simulation:
         self._started = started
         self._outcome: Outcome | None = None
         self._journals = {
-            cohort.site: folder.path / "sites" / cohort.folder.name for cohort in cohorts.cohorts
+            cohort.site: folder.path / SITES / cohort.folder.name for cohort in cohorts.cohorts
         }
         self._ledgers = self._open_ledgers() if self._study.privacy.private else None
         self._conduct = Conduct(

@@ -1,6 +1,5 @@
 """Sites with a model of their own, in a federation of phantoms."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,16 @@ from safetensors.numpy import load_file
 from wardround_client.prepared import prepare
 from wardround_client.training import Examples, evaluate
 from wardround_shared.preprocessing import Recipe
+from wardround_shared.study import load_study
 from wardround_shared.tasks import task_of
 from wardround_simulations.cli import closing_lines, find_study
-from wardround_simulations.evaluation import open_run
+from wardround_simulations.comparison.compare import _measured
+from wardround_simulations.comparison.ways import Way, at_one_place
+from wardround_simulations.evaluation import open_own, open_run
 from wardround_simulations.federation import read_cohorts, simulate
 
 OWN_LAYERS = 'personal.layers="normalisation"'
+FINE_TUNED = "personal.fine-tune-epochs=3"
 PLAIN = "privacy.mechanism=none"
 SMALL = (
     "data.sites=4",
@@ -115,20 +118,32 @@ def test_a_hospitals_own_model_is_read_like_a_runs(cache, tmp_path):
     """And gives the figures that the run has for this hospital."""
     summary = run(cache, tmp_path / "run", PLAIN, OWN_LAYERS)
     cohorts = read_cohorts(setting(cache, tmp_path / "run", PLAIN, OWN_LAYERS)).cohorts
-    for key, folder in (
-        ("shared", lambda _: tmp_path / "run"),
-        ("own", lambda site: _with_model_of(tmp_path / "run", site)),
-    ):
-        for cohort in cohorts:
-            measured = _validated(open_run(folder(cohort.site)), cohort)
-            assert measured == summary["personal"][key]["per_site"][cohort.site]
+    for cohort in cohorts:
+        for key, opened in (
+            ("shared", open_run(tmp_path / "run")),
+            ("own", open_own(tmp_path / "run", cohort.folder.name)),
+        ):
+            expected = summary["personal"][key]["per_site"][cohort.site]
+            assert _validated(opened, cohort) == expected
+
+
+def test_a_comparison_measures_each_site_under_its_own_model(cache, tmp_path):
+    study = load_study(find_study("phantom"), [*SMALL, PLAIN, FINE_TUNED])
+    own = run(cache, tmp_path / "run", PLAIN, FINE_TUNED)["personal"]["own"]
+    scored = read_cohorts(setting(cache, tmp_path / "run", PLAIN, FINE_TUNED))
+    way = Way(key="federated", kind="federated", title="", study=study, folder="run")
+    found, task = _measured(way, tmp_path / "run", scored), task_of(study)
+    for site, metrics in own["per_site"].items():
+        counts = found[site].summed(np.ones(found[site].patients, np.int64))
+        assert task.metrics(counts) == pytest.approx(metrics)
+    assert not at_one_place(study).personal.any
 
 
 @pytest.mark.parametrize("layers", ["none", "normalisation"])
 def test_fine_tuning_leaves_the_run_as_it_was(cache, tmp_path, layers):
     own_layers = f"personal.layers={layers}"
     before = run(cache, tmp_path / "before", PLAIN, own_layers)
-    after = run(cache, tmp_path / "after", PLAIN, own_layers, "personal.fine-tune-epochs=3")
+    after = run(cache, tmp_path / "after", PLAIN, own_layers, FINE_TUNED)
     for name, array in arrays_of(tmp_path / "before").items():
         np.testing.assert_array_equal(array, arrays_of(tmp_path / "after")[name])
     assert after["metrics"] == before["metrics"]
@@ -139,7 +154,7 @@ def test_fine_tuning_leaves_the_run_as_it_was(cache, tmp_path, layers):
 
 
 def test_with_fine_tuning_the_whole_costs_the_studys_epsilon(cache, tmp_path):
-    summary = run(cache, tmp_path / "run", "personal.fine-tune-epochs=3")
+    summary = run(cache, tmp_path / "run", FINE_TUNED)
     assert all(7.5 < e <= 8.0 for e in summary["privacy"]["epsilon"].values())
     steps = {site: spent["steps"] for site, spent in summary["privacy"]["spent"].items()}
     without = run(cache, tmp_path / "without")["privacy"]["spent"]
@@ -156,11 +171,3 @@ def _validated(opened, cohort):
     task = task_of(opened.study)
     index = torch.from_numpy(cohort.validation)
     return task.metrics(evaluate(opened.module, examples, index, task))
-
-
-def _with_model_of(folder: Path, site: str) -> Path:
-    other = folder.parent / site
-    other.mkdir()
-    shutil.copy(folder / "study.toml", other)
-    shutil.copy(folder / "sites" / site / "personal" / "model.safetensors", other)
-    return other
