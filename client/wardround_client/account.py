@@ -34,8 +34,9 @@ class Plan:
         units: patients or records (`privacy.unit`) in the site's training split.
         sample_rate: probability with which each of them is in a step (Poisson sampling).
         steps_per_round: steps of one round.
-        planned_steps: steps of all rounds.
+        planned_steps: steps of all rounds, and of the fine-tuning after them.
         noise_multiplier: noise standard deviation over the clipping norm.
+        fine_tune_steps: steps of the site's own training after the last round.
     """
 
     units: int
@@ -43,11 +44,17 @@ class Plan:
     steps_per_round: int
     planned_steps: int
     noise_multiplier: float
+    fine_tune_steps: int = 0
 
     @property
     def round_cost(self) -> SampledGaussian:
         """What one round spends."""
         return self._cost(self.steps_per_round)
+
+    @property
+    def fine_tune_cost(self) -> SampledGaussian:
+        """What the site's own training after the last round spends."""
+        return self._cost(self.fine_tune_steps)
 
     def cost_after(self, rounds: int) -> SampledGaussian:
         """What is still to be spent after so many rounds; after none of them, the whole."""
@@ -75,7 +82,9 @@ def units_of(study: Study, cohort: Cohort) -> int:
 
 
 def plan(study: Study, units: int) -> Plan:
-    """Solve the noise once, so that all planned rounds together cost the study's epsilon.
+    """Solve the noise once, so that all that is planned together costs the study's epsilon.
+
+    That is every round, and the fine-tuning of the site's own model after them.
 
     Args:
         study: with a private mechanism.
@@ -85,8 +94,8 @@ def plan(study: Study, units: int) -> Plan:
         PrivacyError: no noise reaches the study's epsilon.
     """
     privacy = study.privacy
-    sample_rate, steps_per_round = _sampling(study, units)
-    planned = steps_per_round * study.training.rounds
+    sample_rate, steps_per_round, fine_tune_steps = _sampling(study, units)
+    planned = steps_per_round * study.training.rounds + fine_tune_steps
     return Plan(
         units=units,
         sample_rate=sample_rate,
@@ -95,6 +104,7 @@ def plan(study: Study, units: int) -> Plan:
         noise_multiplier=noise_multiplier_for(
             epsilon=privacy.epsilon, delta=privacy.delta, sample_rate=sample_rate, steps=planned
         ),
+        fine_tune_steps=fine_tune_steps,
     )
 
 
@@ -104,26 +114,32 @@ def require_plan(study: Study, units: int) -> None:
     Raises:
         PrivacyError: no noise reaches the study's epsilon.
     """
-    sample_rate, steps_per_round = _sampling(study, units)
+    sample_rate, steps_per_round, fine_tune_steps = _sampling(study, units)
     require_reachable(
         epsilon=study.privacy.epsilon,
         delta=study.privacy.delta,
         sample_rate=sample_rate,
-        steps=steps_per_round * study.training.rounds,
+        steps=steps_per_round * study.training.rounds + fine_tune_steps,
     )
 
 
-def _sampling(study: Study, units: int) -> tuple[float, int]:
-    """Sample rate, and steps of one round."""
+def _sampling(study: Study, units: int) -> tuple[float, int, int]:
+    """Sample rate, steps of one round, and of the fine-tuning after the last one."""
     sample_rate = min(1.0, study.training.batch_size / max(units, 1))
-    return sample_rate, study.training.local_epochs * math.ceil(1 / sample_rate)
+    epoch = math.ceil(1 / sample_rate)
+    return (
+        sample_rate,
+        study.training.local_epochs * epoch,
+        study.personal.fine_tune_epochs * epoch,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reservation:
-    """A round that is paid for: the plan, and the number of its row in the ledger."""
+    """A round that is paid for: the plan, its steps, and the number of its row in the ledger."""
 
     plan: Plan
+    steps: int
     number: int
 
 
@@ -161,14 +177,16 @@ class Account:
             PrivacyError: no noise reaches the study's epsilon, or the ledger is not sound.
         """
         planned = self._plan(state)
-        paid = sum(
-            entry.purpose.run == run and entry.purpose.study_id == self._study.study_id
+        paid = [
+            entry.purpose.round
             for entry in self._ledger.entries()
-        )
-        if paid >= self._study.training.rounds:
+            if entry.purpose.run == run and entry.purpose.study_id == self._study.study_id
+        ]
+        left = planned.cost_after(len(paid))
+        if not left.steps or max(paid, default=0) > self._study.training.rounds:
             return
         self._ledger.require_room(
-            planned.cost_after(paid),
+            left,
             data_set=self._data_set,
             population=self._population,
             unit=charged_unit(self._study),
@@ -177,6 +195,8 @@ class Account:
 
     def reserve(self, state: RunState, header: Header, *, take_up: bool = False) -> Reservation:
         """Pay for one round; on disk when this returns, whatever becomes of the training.
+
+        The number after the last round's is that of the fine-tuning, if the study has it.
 
         Args:
             state: of the run; keeps the plan.
@@ -188,16 +208,17 @@ class Account:
             BudgetError: the round is not in the plan, was paid for before, or passes the cap.
             PrivacyError: the cohort has changed, or the ledger is not sound or cannot be written.
         """
-        planned = self._plan(state)
-        if not 1 <= header.round <= self._study.training.rounds:
+        planned, rounds = self._plan(state), self._study.training.rounds
+        if not 1 <= header.round <= rounds + (planned.fine_tune_steps > 0):
             raise BudgetError(
-                f"The planned privacy budget is spent: round {header.round} of "
-                f"{self._study.training.rounds} was asked for; more rounds need a new study."
+                f"The planned privacy budget is spent: round {header.round} of {rounds} was asked "
+                "for; more rounds need a new study."
             )
+        cost = self._cost(planned, header)
         number = self._ledger.reserve(
-            planned.round_cost, purpose=self._purpose(header), cap=self._cap, take_up=take_up
+            cost, purpose=self._purpose(header), cap=self._cap, take_up=take_up
         )
-        return Reservation(plan=planned, number=number)
+        return Reservation(plan=planned, steps=cost.steps, number=number)
 
     def commit(self, reservation: Reservation) -> None:
         """Note that the training that was paid for has ended."""
@@ -210,8 +231,12 @@ class Account:
             PrivacyError: it was paid for otherwise than planned, the cohort has changed, or the
                 ledger is not sound, cannot be written, or does not know the round.
         """
-        cost = self._plan(state).round_cost
+        cost = self._cost(self._plan(state), header)
         self._ledger.settle(cost, purpose=self._purpose(header))
+
+    def _cost(self, planned: Plan, header: Header) -> SampledGaussian:
+        after = header.round > self._study.training.rounds
+        return planned.fine_tune_cost if after else planned.round_cost
 
     def _purpose(self, header: Header) -> Purpose:
         return Purpose(
@@ -236,6 +261,7 @@ class Account:
                     "steps-per-round": solved.steps_per_round,
                     "planned-steps": solved.planned_steps,
                     "noise-multiplier": solved.noise_multiplier,
+                    "fine-tune-steps": solved.fine_tune_steps,
                 }
             )
             return solved
@@ -250,6 +276,7 @@ class Account:
             steps_per_round=int(_number(record, "steps-per-round")),
             planned_steps=int(_number(record, "planned-steps")),
             noise_multiplier=_number(record, "noise-multiplier"),
+            fine_tune_steps=int(_number(record, "fine-tune-steps")),
         )
 
 

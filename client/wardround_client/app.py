@@ -128,7 +128,7 @@ def build_client_app(sites: Sites, *, repeats: bool = False) -> ClientApp:
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         site, request, model = with_model(EVALUATE, message, context)
-        return _reply(message, site.evaluate(request, model))
+        return _reply(message, site.evaluate(request, model, context.state))
 
     def without_data(answer: Callable[[Site, Request], RecordDict]) -> Answer:
         """An exchange that only prepares or ends a sum."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from flwr.app import RecordDict
+from numpy.typing import NDArray
 from torch import nn
 
 from wardround_client import outbound
@@ -22,6 +23,8 @@ from wardround_client.cohort import Cohort
 from wardround_client.journal import Journal
 from wardround_client.masking import MaskedAnswers
 from wardround_client.outbound import Masking
+from wardround_client.personal import PersonalPart
+from wardround_client.personal_files import PersonalFiles
 from wardround_client.prepared import prepare, prepared_key
 from wardround_client.progress import PREPARING, Progress, unwatched
 from wardround_client.received import Expected, Request
@@ -54,7 +57,7 @@ from wardround_shared.models import parameter_count, unflatten_
 from wardround_shared.network import build_network
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.privacy.noise import NoiseSource
-from wardround_shared.study import Study
+from wardround_shared.study import Study, Training
 from wardround_shared.tasks import task_of
 
 
@@ -123,6 +126,7 @@ class Site:
         member: Callable[[], SecureMember] | None = None,
         answers: AnswerStore | None = None,
         state: RunState | None = None,
+        personal: PersonalFiles | None = None,
         progress: Progress = unwatched,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -139,6 +143,7 @@ class Site:
                 it a question is answered once, which is enough where no process dies.
             state: what it keeps of that run; without it the state of the node that comes with
                 each request.
+            personal: where it keeps its own part of the model; None only if the study has none.
             progress: is told how far long work has got.
             clock: seconds, for the journal.
 
@@ -154,6 +159,7 @@ class Site:
         self._journal = journal
         self._account = account
         self._state = state
+        self._personal = PersonalPart(workplace.study, personal)
         self._progress = progress
         self._clock = clock
         self._recipe = Recipe(workplace.study)
@@ -252,12 +258,9 @@ class Site:
         """
         self._expected.check_model(TRAIN, model)
         module = self._models.load(self._shapes, model)
-        payment = RoundPayment(
-            account=self._accountant() if self._workplace.study.privacy.private else None,
-            state=self._kept(state),
-            header=request.header,
-            repeats=self._answers.repeats,
-        )
+        # Before it is paid for: with damaged layers of its own a site does not train.
+        self._personal.put_in_(module, request.header)
+        payment = self._payment(request.header, state)
         return self._answering.answer(
             TRAIN,
             request,
@@ -267,24 +270,32 @@ class Site:
             payment=payment,
         )
 
-    def evaluate(self, request: Request, model: GlobalModel) -> RecordDict:
-        """Metric counts of the received model on the validation split."""
+    def evaluate(self, request: Request, model: GlobalModel, state: RecordDict) -> RecordDict:
+        """Metric counts of the received model on the validation split.
+
+        Where layers are the site's own, they are in the model that is measured. Then the site
+        fine-tunes the model for itself, if the study says so, and pays for it as for a round.
+
+        Args:
+            request: as it came.
+            model: the final global model.
+            state: see `train`.
+
+        Raises:
+            BudgetError: the ledger has no room for the fine-tuning; nothing is measured either.
+        """
         self._expected.check_model(EVALUATE, model)
         module = self._models.load(self._shapes, model)
-
-        def work(masking: Masking | None) -> Formed:
-            started = self._clock()
-            counts = self._validate(module, self._prepared(model.fitted))
-            self._write(
-                request.header,
-                counts,
-                final_counts=counts.tolist(),
-                evaluation_seconds=self._clock() - started,
-            )
-            return _sums(masking, EVALUATE, counts)
-
+        payment = None
+        if self._personal.fine_tuning is not None:
+            payment = self._payment(request.header, state)
         return self._answering.answer(
-            EVALUATE, request, work, length=self._task.counts_length, fitted=model.fitted
+            EVALUATE,
+            request,
+            lambda masking: self._measured(request.header, model, module, payment, masking),
+            length=self._task.counts_length,
+            fitted=model.fitted,
+            payment=payment,
         )
 
     # --- exchanges of secure aggregation that need no data --------------------------------------
@@ -309,6 +320,14 @@ class Site:
     def _kept(self, state: RecordDict) -> RunState:
         return state if self._state is None else self._state
 
+    def _payment(self, header: Header, state: RecordDict) -> RoundPayment:
+        return RoundPayment(
+            account=self._accountant() if self._workplace.study.privacy.private else None,
+            state=self._kept(state),
+            header=header,
+            repeats=self._answers.repeats,
+        )
+
     def _trained(
         self,
         header: Header,
@@ -317,30 +336,80 @@ class Site:
         payment: RoundPayment,
         masking: Masking | None,
     ) -> Formed:
-        """Evaluate and train; `module` holds the received model."""
+        """Evaluate and train; `module` holds the received model, with the site's own layers."""
         started = self._clock()
         examples = self._prepared(model.fitted)
         counts = self._validate(module, examples)
         evaluated = self._clock()
-        settings = self._settings(header, model, payment.reservation)
-        delta = train(module, examples, torch.from_numpy(self._cohort.train), settings)
+        study = self._workplace.study
+        settings = self._settings(header, model, study.training, payment.reservation)
+        change = train(module, examples, torch.from_numpy(self._cohort.train), settings)
+        delta = self._personal.shared(module, change)
         self._write(
             header,
             counts,
             evaluation_seconds=evaluated - started,
             training_seconds=self._clock() - evaluated,
         )
-        weight = len(self._cohort.train)
-        if masking is None:
-            return outbound.update(delta=delta, weight=weight, counts=counts)
-        return outbound.masked_update(masking, delta=delta, weight=weight, counts=counts)
+        formed = _update(masking, delta, len(self._cohort.train), counts)
+        # Before the answer is stored: afterwards nobody would train this round again.
+        self._personal.keep_layers(module, header)
+        return formed
+
+    def _measured(
+        self,
+        header: Header,
+        model: GlobalModel,
+        module: nn.Module,
+        payment: RoundPayment | None,
+        masking: Masking | None,
+    ) -> Formed:
+        """Evaluate; `module` holds the received model, and the site's own in the end."""
+        started = self._clock()
+        examples = self._prepared(model.fitted)
+        counts = shared = self._validate(module, examples)
+        if self._personal.has_layers:
+            self._personal.put_in_(module, header)
+            counts = self._validate(module, examples)
+        line = {"final_counts": counts.tolist(), "evaluation_seconds": self._clock() - started}
+        if self._personal.any:
+            own = self._own_model(header, model, module, payment)
+            line |= {
+                "shared_counts": shared.tolist(),
+                "own_counts": (counts if own is None else own).tolist(),
+                "training_seconds": self._clock() - started - line["evaluation_seconds"],
+            }
+        self._write(header, counts, **line)
+        # Nothing of the site's own training is in what leaves.
+        return _sums(masking, EVALUATE, counts)
+
+    def _own_model(
+        self,
+        header: Header,
+        model: GlobalModel,
+        module: nn.Module,
+        payment: RoundPayment | None,
+    ) -> Floats | None:
+        """Fine-tune `module`, if the study says so, and keep it; its counts, if it has changed."""
+        training, counts = self._personal.fine_tuning, None
+        if training is not None and payment is not None:
+            examples = self._prepared(model.fitted)
+            settings = self._settings(header, model, training, payment.reservation)
+            train(module, examples, torch.from_numpy(self._cohort.train), settings)
+            counts = self._validate(module, examples)
+        self._personal.keep_model(module, header, fitted=model.fitted, shapes=self._shapes)
+        return counts
 
     def _settings(
-        self, header: Header, model: GlobalModel, reservation: Reservation | None
+        self,
+        header: Header,
+        model: GlobalModel,
+        training: Training,
+        reservation: Reservation | None,
     ) -> LocalTraining:
         return LocalTraining(
             task=self._task,
-            training=self._workplace.study.training,
+            training=training,
             round=header.round,
             seed=local_seed(self._workplace.seed, self._cohort.site, header.round),
             class_counts=model.class_counts,
@@ -380,6 +449,7 @@ class Site:
             return None
         return Protection(
             plan=reservation.plan,
+            steps=reservation.steps,
             privacy=self._workplace.study.privacy,
             noise=self._workplace.noise_of(self._cohort.site, header.round),
         )
@@ -389,6 +459,14 @@ class Site:
         self._journal.write(
             run=header.run, round=header.round, site=self._cohort.site, metrics=measured, **line
         )
+
+
+def _update(
+    masking: Masking | None, delta: NDArray[np.float32], weight: int, counts: Floats
+) -> Formed:
+    if masking is None:
+        return outbound.update(delta=delta, weight=weight, counts=counts)
+    return outbound.masked_update(masking, delta=delta, weight=weight, counts=counts)
 
 
 def _sums(masking: Masking | None, message_type: str, values: Floats) -> Formed:

@@ -85,6 +85,13 @@ def _computed(study: Study, circumstances: Circumstances) -> Iterator[str]:
         f"In each of {training.rounds} rounds this site trains the model {study.model.name} on the "
         f"data set {circumstances.data_set}, {_times(training.local_epochs)} over the data."
     )
+    if study.personal.layers == "normalisation":
+        yield "Scale and shift of its normalisation layers stay at this site."
+    if study.personal.fine_tune_epochs:
+        yield (
+            "After the last round this site trains the model further for itself, "
+            f"{_times(study.personal.fine_tune_epochs)} over the data; that model stays here."
+        )
     yield (
         f"{study.data.validation_fraction:.0%} of the patients are not trained on; the model is "
         "measured on them in each round."

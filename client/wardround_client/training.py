@@ -56,9 +56,10 @@ class Examples:
 
 @dataclass(frozen=True, kw_only=True)
 class Protection:
-    """DP-SGD for one round: the plan, the clipping norm and where noise comes from."""
+    """DP-SGD for one training: plan, steps paid for, clipping norm, where noise comes from."""
 
     plan: Plan
+    steps: int
     privacy: Privacy
     noise: NoiseSource
 
@@ -187,7 +188,7 @@ def _chances(settings: LocalTraining, device: torch.device) -> torch.Generator:
 def _steps(n: int, settings: LocalTraining) -> int:
     """Steps of this round, with n training examples."""
     if settings.protection is not None:
-        return settings.protection.plan.steps_per_round
+        return settings.protection.steps
     return settings.training.local_epochs * math.ceil(n / settings.training.batch_size)
 
 
@@ -215,12 +216,13 @@ def _draws(
     from wardround_shared.privacy.sampling import Patients, poisson_batches  # noqa: PLC0415 - slow
 
     plan, noise = settings.protection.plan, settings.protection.noise
+    steps = settings.protection.steps
     if patients is None:
-        yield from poisson_batches(n, plan.sample_rate, plan.steps_per_round, noise)
+        yield from poisson_batches(n, plan.sample_rate, steps, noise)
     else:
         at_most = settings.protection.privacy.examples_per_patient
         grouped = Patients(patients)
-        yield from grouped.batches(plan.sample_rate, plan.steps_per_round, noise, at_most=at_most)
+        yield from grouped.batches(plan.sample_rate, steps, noise, at_most=at_most)
 
 
 def _class_weights(settings: LocalTraining, device: torch.device) -> Tensor | None:

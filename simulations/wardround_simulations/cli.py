@@ -390,6 +390,8 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
     lines += [f"note: {note}" for note in summary["notes"]]
     lines.append(_metrics_line("all sites", summary["metrics"]))
     lines += [_metrics_line(site, m) for site, m in summary["per_site"].items()][:20]
+    if summary.get("personal"):
+        lines += _personal_lines(summary["personal"], summary["per_site"])
     privacy, start = summary["privacy"], summary.get("initial_weights")
     if start is not None:
         fresh = ", ".join(start["fresh"]) or "nothing"
@@ -421,6 +423,18 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
         f"peak memory {summary['peak_rss_mb']:.0f} MB"
     )
     lines.append(f"run folder: {summary['run']}")
+    return lines
+
+
+def _personal_lines(personal: dict[str, Any], measured: dict[str, Any]) -> list[str]:
+    """The shared model beside each site's own; by site where the lines above were not that."""
+    shared, own = personal["shared"], personal["own"]
+    lines = [
+        _metrics_line("all sites, by the shared model", shared["metrics"]),
+        _metrics_line("all sites, each by its own model", own["metrics"]),
+    ]
+    if own["per_site"] != measured:
+        lines += [_metrics_line(f"{s}, by its own", m) for s, m in own["per_site"].items()][:20]
     return lines
 
 

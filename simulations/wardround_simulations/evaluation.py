@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wardround_client.cohort import CohortSet, build_cohorts, kept_cohorts
+from wardround_client.personal_files import PERSONAL
 from wardround_client.prepared import prepare
 from wardround_client.training import Examples, evaluate
 from wardround_server.run_folder import STUDY, SUMMARY, read_model
@@ -23,7 +24,7 @@ from wardround_shared.network import build_network
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import IndexedData, PhantomData, Study, load_study
 from wardround_shared.tasks import task_of
-from wardround_simulations.federation import phantom_folder
+from wardround_simulations.federation import SITES, phantom_folder
 from wardround_simulations.summary import all_notes
 
 _PREPROCESSING = "preprocessing."
@@ -54,10 +55,27 @@ def open_run(path: Path) -> FinishedRun:
         RunFolderError: it is not there, not finished, damaged, of another release, or its parts do
             not belong together.
     """
+    return _opened(path, path)
+
+
+def open_own(path: Path, site: str) -> FinishedRun:
+    """Read a simulated site's own model from a run folder.
+
+    Args:
+        path: of the run.
+        site: name of the site's folder in it.
+
+    Raises:
+        RunFolderError: see `open_run`.
+    """
+    return _opened(path, path / SITES / site / PERSONAL)
+
+
+def _opened(path: Path, model: Path) -> FinishedRun:
     if not (path / STUDY).is_file():
         raise RunFolderError(f"{path}: this is no run folder; it has no {STUDY}.")
     study = load_study(path / STUDY)
-    arrays, metadata = read_model(path)
+    arrays, metadata = read_model(model)
     if metadata.get("study_id") != study.study_id:
         raise RunFolderError(f"{path}: the model was trained with another study.toml.")
     software = metadata.get("software", "of an unknown version")

@@ -24,6 +24,7 @@ from wardround_client.account import Account, require_plan, units_of
 from wardround_client.app import KnownSites, build_client_app
 from wardround_client.cohort import Cohort, CohortSet, build_cohorts, open_cohort
 from wardround_client.journal import Journal
+from wardround_client.personal_files import PERSONAL, PersonalFiles
 from wardround_client.policy import Policy
 from wardround_client.secure import SECURE, SecureMember, write_identity
 from wardround_client.site import Models, Site, Workplace
@@ -48,6 +49,9 @@ from wardround_simulations.backends import BackendName, Node, ProcessPool, run
 from wardround_simulations.ledgers import Ledgers, claim_homes
 from wardround_simulations.partitions import partition_of
 from wardround_simulations.summary import Conduct, Status, summarise
+
+SITES = "sites"
+"""Name of the folder of a run that has one for each virtual site."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +123,11 @@ class SiteClients:
                     journal=Journal(self.journals[name]),
                     account=self._account(cohort),
                     member=self._member(name),
+                    personal=PersonalFiles(
+                        folder=self.journals[name] / PERSONAL,
+                        run=self.run,
+                        study_id=self.study.study_id,
+                    ),
                 )
             return sites[name]
 
@@ -345,7 +354,7 @@ class _Simulation:
         self._started = started
         self._outcome: Outcome | None = None
         self._journals = {
-            cohort.site: folder.path / "sites" / cohort.folder.name for cohort in cohorts.cohorts
+            cohort.site: folder.path / SITES / cohort.folder.name for cohort in cohorts.cohorts
         }
         self._ledgers = self._open_ledgers() if self._study.privacy.private else None
         self._conduct = Conduct(

@@ -96,6 +96,7 @@ def summarise(
         "classes": list(study.study.classes),
         "metrics": {},
         "per_site": {site: last["metrics"] for site, last in _finals(lines).items()},
+        "personal": _personal(study, lines),
         "privacy": _privacy(study, ledgers, folder.name),
         "secure_aggregation": study.aggregation.secure,
         "dropped": [],
@@ -139,6 +140,32 @@ def _about(study: Study, cohorts: CohortSet, cohort: Cohort) -> dict[str, Any]:
         "classes": task_of(study).tally(cohort.targets),
         "set_aside": dict(cohorts.set_aside.get(cohort.site, {})),
         "notes": list(cohort.notes),
+    }
+
+
+def _personal(study: Study, lines: Journals) -> dict[str, Any]:
+    """What each site has for itself, and its validation patients under the model without it.
+
+    `shared` is the model as the run folder has it, and as a new hospital would get it; `own` is
+    what each site has kept.
+    """
+    settings, finals = study.personal, _finals(lines)
+    if not settings.any:
+        return {}
+    return {
+        "layers": settings.layers,
+        "fine_tune_epochs": settings.fine_tune_epochs,
+        "shared": _measured(study, {s: done["shared_counts"] for s, done in finals.items()}),
+        "own": _measured(study, {s: done["own_counts"] for s, done in finals.items()}),
+    }
+
+
+def _measured(study: Study, counts: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    task = task_of(study)
+    sums = {site: np.array(of_site) for site, of_site in counts.items()}
+    return {
+        "metrics": task.metrics(np.sum(list(sums.values()), axis=0)) if sums else {},
+        "per_site": {site: task.metrics(one) if one[0] else {} for site, one in sums.items()},
     }
 
 

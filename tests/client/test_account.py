@@ -19,6 +19,9 @@ from wardround_simulations.cli import find_study
 OVERRIDES = ("training.rounds=3", "training.batch-size=16", "training.local-epochs=2")
 
 
+FINE_TUNED = "personal.fine-tune-epochs=5"
+
+
 @pytest.fixture(scope="module")
 def study() -> Study:
     return load_study(find_study("heart-disease"), OVERRIDES)
@@ -88,6 +91,15 @@ class TestPlan:
         by_record = load_study(find_study("heart-disease"), [*OVERRIDES, "privacy.unit=record"])
         assert units_of(by_record, cohort) == 5
 
+    def test_fine_tuning_is_in_the_plan_from_the_beginning(self, study):
+        tuned = load_study(find_study("heart-disease"), [*OVERRIDES, FINE_TUNED])
+        solved, without = plan(tuned, 100), plan(study, 100)
+        assert solved.fine_tune_steps == 5 * math.ceil(100 / 16)
+        assert solved.planned_steps == without.planned_steps + solved.fine_tune_steps
+        assert solved.noise_multiplier > without.noise_multiplier
+        costs = [solved.round_cost] * 3 + [solved.fine_tune_cost]
+        assert 0.98 * 8.0 < epsilon_spent(costs, tuned.privacy.delta).epsilon <= 8.0
+
     @pytest.mark.parametrize(
         "override", ["privacy.epsilon=0.003", "training.local-epochs=10000000000"]
     )
@@ -95,6 +107,39 @@ class TestPlan:
         study = load_study(find_study("heart-disease"), [override, "training.rounds=1000"])
         with pytest.raises(PrivacyError, match=r"raise privacy\.epsilon or plan fewer rounds"):
             require_plan(study, 100)
+
+
+class TestFineTuning:
+    @pytest.fixture
+    def study(self):
+        return load_study(find_study("heart-disease"), [*OVERRIDES, FINE_TUNED])
+
+    def test_it_is_paid_for_once_and_nothing_after_it(self, study, site):
+        account = site.account(study)
+        for number in (1, 2, 3, 4):
+            reservation = account.reserve(site.state, header(study, number))
+            account.commit(reservation)
+        assert reservation.steps == reservation.plan.fine_tune_steps
+        assert sum(cost.steps for cost in site.spent()) == reservation.plan.planned_steps
+        with pytest.raises(BudgetError, match="is spent"):
+            account.reserve(site.state, header(study, 5))
+        with pytest.raises((BudgetError, ProtocolError)):
+            account.reserve(site.state, header(study, 4))
+        account.admit(site.state, "run-1")  # nothing is left to be paid for
+
+    def test_a_cap_without_room_for_it_is_told_at_the_start(self, study, tmp_path):
+        rounds = load_study(find_study("heart-disease"), OVERRIDES)
+        whole = plan(study, 100)
+        alone = epsilon_spent([whole.round_cost] * rounds.training.rounds, study.privacy.delta)
+        site = Site(tmp_path / "north", epsilon=(alone.epsilon + study.privacy.epsilon) / 2)
+        with pytest.raises(BudgetError):
+            site.account(study).admit(site.state, "run-1")
+
+    def test_a_site_that_missed_rounds_still_has_room_to_begin_again(self, study, site):
+        account = site.account(study)
+        for number in (1, 4):
+            account.reserve(site.state, header(study, number))
+        account.admit(site.state, "run-1")
 
 
 class TestLedger:

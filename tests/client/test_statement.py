@@ -124,6 +124,12 @@ def test_without_privacy_the_promise_is_none_and_nothing_is_charged(ledger):
     assert "WITHOUT differential privacy" in text["What epsilon does not cover"]
 
 
+def test_a_model_of_the_sites_own_is_told_and_paid_for(ledger):
+    tuned = told(study("personal.fine-tune-epochs=3"), ledger=ledger)
+    assert any("trains the model further for itself, 3 times" in text for text in tuned.values())
+    assert not any("for itself" in text for text in told(study(), ledger=ledger).values())
+
+
 def test_the_cost_is_what_the_ledger_will_charge(ledger):
     asked = study()
     text = told(asked, ledger=ledger)["What it costs"]

@@ -52,7 +52,9 @@ def _protection(noise_multiplier=1e-9, units=1, **keys) -> Protection:
         noise_multiplier=noise_multiplier,
     )
     privacy = Privacy.model_validate({"mechanism": "dp-sgd", **keys})
-    return Protection(plan=plan, privacy=privacy, noise=InjectedNoise(3))
+    return Protection(
+        plan=plan, steps=plan.steps_per_round, privacy=privacy, noise=InjectedNoise(3)
+    )
 
 
 def _settings(training: Training, protection=None, **keys) -> LocalTraining:
@@ -167,7 +169,9 @@ def test_private_training_works_for_any_cohort_and_batch(examples, batch, unit):
         noise_multiplier=1.0,
     )
     privacy = Privacy.model_validate({"mechanism": "dp-sgd", "unit": unit})
-    protection = Protection(plan=plan, privacy=privacy, noise=InjectedNoise(3))
+    protection = Protection(
+        plan=plan, steps=plan.steps_per_round, privacy=privacy, noise=InjectedNoise(3)
+    )
     module = _module()
     delta = train(module, _examples(), torch.arange(examples), _settings(_training(), protection))
     assert np.isfinite(delta).all()

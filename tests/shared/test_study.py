@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wardround_shared.errors import StudyError
+from wardround_shared.errors import StudyError, UnsupportedError
 from wardround_shared.study import Study, check_study, load_study, parse_study
 
 MINIMAL = """
@@ -118,6 +118,18 @@ ARRAYS = (
             ["model.front-stride: 2", "front"],
             "model.front=8",
         ),
+        (
+            ["model.name=gru"],
+            "personal.layers=normalisation",
+            ['personal.layers: "normalisation"', '"gru"', "no normalisation layer"],
+            "model.front=8",
+        ),
+        (
+            [],
+            "personal.fine-tune-learning-rate=0.1",
+            ["personal.fine-tune-learning-rate: 0.1", "fine-tune-epochs"],
+            "personal.fine-tune-epochs=1",
+        ),
         (WFDB, "data.before=0.2", ["data.before: 0.2", "annotator"], "data.annotator=atr"),
         (
             IMAGES,
@@ -169,6 +181,13 @@ def test_columns_beside_an_image_are_refused_where_every_pixel_is_answered(task,
         overrides.append("study.classes=['lesion']")
     with pytest.raises(StudyError, match=r"data\.static: a model that answers for each pixel"):
         parse_study(MINIMAL, origin="s", overrides=overrides)
+
+
+def test_own_layers_do_not_go_with_a_mean_of_models():
+    overrides = ["model={name='cnn1d'}", "personal.layers=normalisation"]
+    parse_study(MINIMAL, origin="study.toml", overrides=overrides)
+    with pytest.raises(UnsupportedError, match=r"training\.average-last: 3 cannot be combined"):
+        parse_study(MINIMAL, origin="s", overrides=[*overrides, "training.average-last=3"])
 
 
 def test_momentum_can_be_taken_back_where_the_optimiser_has_none():

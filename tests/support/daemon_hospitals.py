@@ -17,6 +17,7 @@ from wardround_client.answer_files import ANSWERS, AnswerFiles
 from wardround_client.cohort import build_cohorts
 from wardround_client.journal import Journal
 from wardround_client.ledger import Ledger, store
+from wardround_client.personal_files import PERSONAL, PersonalFiles
 from wardround_client.policy import Policy
 from wardround_client.received import Request
 from wardround_client.run_state import STATE, StateFile
@@ -98,6 +99,7 @@ class DaemonHospital:
             account=account if self.study.privacy.private else None,
             answers=AnswerFiles(folder=self.run / ANSWERS, **of_run),
             state=StateFile(file=self.run / STATE, **of_run),
+            personal=PersonalFiles(folder=self.run / PERSONAL, **of_run),
             progress=lambda *told: self.progress.append(told),
         )
 
@@ -117,7 +119,7 @@ class DaemonHospital:
 
         return {
             CLASS_COUNTS: model(()),
-            STATISTICS: model(partly[1]),
+            STATISTICS: model(partly[-1]),
             TRAIN: model(fitted),
             EVALUATE: model(fitted),
         }
@@ -134,7 +136,7 @@ class DaemonHospital:
             return digest_of(self.site.statistics(request, model))
         if kind == TRAIN:
             return digest_of(self.site.train(request, model, RecordDict()))
-        return digest_of(self.site.evaluate(request, model))
+        return digest_of(self.site.evaluate(request, model, RecordDict()))
 
     def states(self) -> list[tuple[int, str]]:
         """Round and state of every reservation."""

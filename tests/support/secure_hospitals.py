@@ -190,7 +190,7 @@ class SecureHospitals:
             return site.statistics(request, model)
         if kind == TRAIN:
             return site.train(request, model, self.state)
-        return site.evaluate(request, model)
+        return site.evaluate(request, model, RecordDict())
 
     def answered(self, content: RecordDict) -> MaskedVector:
         """The vector in an answer, which holds nothing else."""

@@ -31,6 +31,7 @@ from wardround_client.enrolment.joining import RosterNews, membership, take_rost
 from wardround_client.journal import Journal
 from wardround_client.ledger import Ledger, Purpose
 from wardround_client.ledger.chain import Cap
+from wardround_client.personal_files import PERSONAL, PersonalFiles
 from wardround_client.policy import Policy, load_policy
 from wardround_client.progress import Progress
 from wardround_client.run_state import STATE, StateFile
@@ -317,6 +318,7 @@ class Participation:
             # the very model of one that was not.
             repeatable=not study.privacy.private,
         )
+        of_run = {"run": header.run, "study_id": header.study_id}
         return Site(
             cohort=cohort,
             workplace=workplace,
@@ -324,13 +326,9 @@ class Participation:
             journal=Journal(folder),
             account=self._account(study, cohort, policy, data_set),
             member=self._member(header, study, policy),
-            answers=_NotedAnswers(
-                folder=folder / _ANSWERS,
-                run=header.run,
-                study_id=header.study_id,
-                note=self._note_work,
-            ),
-            state=StateFile(file=folder / STATE, run=header.run, study_id=header.study_id),
+            answers=_NotedAnswers(folder=folder / _ANSWERS, note=self._note_work, **of_run),
+            state=StateFile(file=folder / STATE, **of_run),
+            personal=PersonalFiles(folder=folder / PERSONAL, **of_run),
             progress=self._progress,
         )
 

@@ -64,6 +64,7 @@ from wardround_shared.study.models import (
     Model,
     UNet,
 )
+from wardround_shared.study.personal import Personal, has_normalisation
 from wardround_shared.study.preprocessing import (
     Augment,
     BandPass,
@@ -132,6 +133,7 @@ __all__ = [
     "Normalise",
     "Observed",
     "OneHot",
+    "Personal",
     "PhantomData",
     "Places",
     "Points",
@@ -161,6 +163,7 @@ __all__ = [
     "WithStatic",
     "check_study",
     "disclosures",
+    "has_normalisation",
     "load_study",
     "parse_study",
     "study_text",

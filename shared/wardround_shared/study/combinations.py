@@ -69,6 +69,7 @@ def check_combinations(study: Study, origin: str) -> None:
         )
     _check_target(study, origin)
     _check_several(study, origin)
+    _check_personal(study, origin)
     for idle in idle_keys(study):
         raise StudyError(
             f"{origin}: {idle.key}: {idle.value} has no effect {idle.because}; {idle.remedy}."
@@ -154,6 +155,16 @@ def _check_label(study: Study, label: Label, origin: str) -> None:
         raise StudyError(
             f"{origin}: data.label.containing: {without[0]!r} has no texts; name those that stand "
             "in a cell with this finding."
+        )
+
+
+def _check_personal(study: Study, origin: str) -> None:
+    """Refuse what would put a site's own layers into a model that they were not trained with."""
+    if study.personal.layers != "none" and study.training.average_last > 1:
+        raise UnsupportedError(
+            f"{origin}: training.average-last: {study.training.average_last} cannot be combined "
+            f'with personal.layers = "{study.personal.layers}" in this version: a site\'s layers '
+            "go with one model and not with the mean of several; leave one of them out."
         )
 
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from wardround_shared.study.data import Data
 from wardround_shared.study.learning import Aggregation, Privacy, Simulation, Training
 from wardround_shared.study.models import Model
+from wardround_shared.study.personal import Personal
 from wardround_shared.study.preprocessing import Preprocessing
 from wardround_shared.study.section import Section
 
@@ -85,6 +86,7 @@ class Study(Section):
     preprocessing: Preprocessing = Preprocessing()
     model: Model
     training: Training
+    personal: Personal = Personal()
     privacy: Privacy
     aggregation: Aggregation = Aggregation()
     simulation: Simulation = Simulation()

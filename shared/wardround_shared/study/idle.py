@@ -15,6 +15,7 @@ from wardround_shared.study.data import (
 )
 from wardround_shared.study.document import Study
 from wardround_shared.study.models import Gru, Lstm
+from wardround_shared.study.personal import has_normalisation
 from wardround_shared.study.preprocessing import Normalise
 from wardround_shared.study.section import Section
 
@@ -54,6 +55,21 @@ def idle_keys(study: Study) -> Iterator[Idle]:
             ("front_kernel", "front_stride"),
             because="without a front end",
             otherwise="give front the channels of one",
+        )
+    if study.personal.layers == "normalisation" and not has_normalisation(study.model):
+        yield Idle(
+            key="personal.layers",
+            value='"normalisation"',
+            because=f'with model = "{study.model.name}", which has no normalisation layer here',
+            remedy="leave it out, or take a model that has some",
+        )
+    if not study.personal.fine_tune_epochs:
+        yield from _given(
+            "personal",
+            study.personal,
+            ("fine_tune_learning_rate",),
+            because="without fine-tuning",
+            otherwise="give fine-tune-epochs a number",
         )
     if not isinstance(study.data, DicomData):
         yield from _given(

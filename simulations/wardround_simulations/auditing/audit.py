@@ -24,7 +24,7 @@ from wardround_client.training import LocalTraining, Protection, local_seed, tra
 from wardround_shared.errors import RunError
 from wardround_shared.privacy.accounting import epsilon_spent
 from wardround_shared.privacy.noise import NoiseSource, SystemNoise
-from wardround_shared.study import Privacy, Study, Training
+from wardround_shared.study import Personal, Privacy, Study, Training
 from wardround_shared.tasks import task_of
 from wardround_simulations.auditing.bounds import Guesses, best_guesses, largest_bound
 from wardround_simulations.auditing.canaries import Canaries, WithCanaries, make_canaries
@@ -94,7 +94,9 @@ def audit_run(
         copies=_copies(study.privacy),
     )
     planned = plan(study, subject.units + settings.canaries // 2)
-    protection = Protection(plan=planned, privacy=study.privacy, noise=noise)
+    protection = Protection(
+        plan=planned, steps=planned.steps_per_round, privacy=study.privacy, noise=noise
+    )
     with one_torch_thread():
         change = _train(subject, study, protection, canaries, watched)
     scores = canaries.scores(change)
@@ -125,6 +127,8 @@ def _promise(subject: Subject, settings: AuditSettings) -> Study:
     return asked.model_copy(
         update={
             "privacy": asked.privacy.model_copy(update={"epsilon": epsilon}),
+            # What a site trains for itself shows nothing to whoever is looked for here.
+            "personal": Personal(),
             "training": asked.training.model_copy(update={"batch_size": batch}),
         }
     )

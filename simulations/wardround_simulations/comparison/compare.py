@@ -27,7 +27,7 @@ from wardround_simulations.comparison.pooling import only, pooled
 from wardround_simulations.comparison.splits import Splits, read_splits
 from wardround_simulations.comparison.tables import comparison_text
 from wardround_simulations.comparison.ways import Studies, Way, ways_of
-from wardround_simulations.evaluation import open_run
+from wardround_simulations.evaluation import open_own, open_run
 from wardround_simulations.federation import (
     Settings,
     check_privacy,
@@ -175,7 +175,14 @@ def _measured(way: Way, run: Path, scored: CohortSet) -> Scoped:
     """Counts of the patients of each site, and of all sites together."""
     finished, task = open_run(run), task_of(way.study)
     with one_torch_thread():  # so that it does not depend on the machine
-        by_site = {cohort.site: measure(finished, cohort, task) for cohort in scored.cohorts}
+        by_site = {
+            cohort.site: measure(
+                open_own(run, cohort.folder.name) if way.study.personal.any else finished,
+                cohort,
+                task,
+            )
+            for cohort in scored.cohorts
+        }
     everybody = {ALL: together(list(by_site.values()))}
     if way.kind == "alone" and len(by_site) > _EACH_AT_EACH:
         return everybody | {way.site: by_site[way.site]}
@@ -227,7 +234,7 @@ def _patients(cohorts: CohortSet) -> dict[str, int]:
 
 def _other_sections(study: Study, private: Study) -> list[str]:
     """What else than privacy the study has in another form for private training."""
-    names = ("data", "preprocessing", "model", "training", "aggregation")
+    names = ("data", "preprocessing", "model", "training", "personal", "aggregation")
     return [name for name in names if getattr(study, name) != getattr(private, name)]
 
 
@@ -243,6 +250,10 @@ def _notes(asked: CompareSettings, plain: Splits, trained: Sequence[Trained]) ->
         )
     if plain.scored is not plain.trained:
         notes.append("data.max-per-patient is for training: validation patients have all examples.")
+    if study.personal.any:
+        notes.append(
+            "federated, each site's patients are measured under that site's own model ([personal])."
+        )
     passes = {one.way.kind: one.way.passes for one in trained}
     if private is not None and passes["federated-dp"] != passes["federated"]:
         notes.append(

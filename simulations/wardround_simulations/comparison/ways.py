@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wardround_shared.study import Aggregation, Study, load_study
+from wardround_shared.study import Aggregation, Personal, Study, load_study
 from wardround_shared.study.reading import has_private_settings
 
 Kind = Literal["pooled", "alone", "federated", "federated-dp"]
@@ -84,13 +84,16 @@ def at_one_place(study: Study) -> Study:
     """The study as it is trained where all its data lie in one place.
 
     Nothing is summed over sites there, so that nothing is masked, and the model of the site is the
-    model: how a server would step is left out. All that a site does stays.
+    model: how a server would step, and what would be the site's own, is left out. All else that a
+    site does stays.
     """
     training = study.training.model_copy(
         update={"strategy": "fedavg", "proximal": 0.0, "server_learning_rate": 1.0}
     )
     aggregation = Aggregation.model_validate({"secure": False, "minimum-sites": 1})
-    return study.model_copy(update={"training": training, "aggregation": aggregation})
+    return study.model_copy(
+        update={"training": training, "aggregation": aggregation, "personal": Personal()}
+    )
 
 
 def ways_of(studies: Studies, sites: dict[str, str]) -> list[Way]:

@@ -100,4 +100,6 @@ def run_job(job: Job) -> Score:
         for site, one in summary["privacy"].get("spent", {}).items()
     }
     metrics = task_of(settings.study).metrics(counts)
+    if summary["personal"]:  # what the hospitals will use
+        metrics = summary["personal"]["own"]["metrics"]
     return Score(trial=job.trial, fold=job.fold, metrics=metrics, spent=spent)

@@ -1,0 +1,145 @@
+"""A site's own part of the model: it is trained with the rest, and never leaves.
+
+Layers of its own (`personal.layers`; FedBN, Li et al. 2021) take the place of the received ones
+before the model is measured or trained, and their change is taken out of the update before that is
+formed: the server gets zeros there, so that its model keeps the values that it began with. Under
+DP they are clipped and get noise with all others. P = model parameters, O = the site's own.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from wardround_client.personal_files import PersonalFiles
+from wardround_shared.errors import PrivacyError, RunError
+from wardround_shared.messages import Fitted, Header, Shapes
+from wardround_shared.models import flatten, unflatten_
+from wardround_shared.study import Study, Training
+
+
+def normalisation_places(module: nn.Module) -> NDArray[np.bool_]:
+    """Which parameters are scale or shift of a group norm, bool [P] as `flatten` orders them."""
+    own = {
+        id(parameter)
+        for layer in module.modules()
+        if isinstance(layer, nn.GroupNorm)
+        for parameter in layer.parameters(recurse=False)
+    }
+    return np.concatenate([np.full(p.numel(), id(p) in own) for p in module.parameters()])
+
+
+class PersonalPart:
+    """What one site has for itself in one run; nothing, if the study says so."""
+
+    def __init__(self, study: Study, files: PersonalFiles | None) -> None:
+        """The part that `[personal]` of the study asks for.
+
+        Args:
+            study: the study.
+            files: where it is kept; None only if there is none.
+
+        Raises:
+            ValueError: there is one and no place for it.
+        """
+        if study.personal.any and files is None:
+            raise ValueError("no place for a model of the site's own, which the study asks for")
+        self._study = study
+        self._files = files
+
+    @property
+    def any(self) -> bool:
+        """Whether this site ends with a model of its own."""
+        return self._study.personal.any
+
+    @property
+    def has_layers(self) -> bool:
+        """Whether layers of this site's own stay here from round to round."""
+        return self._study.personal.layers != "none"
+
+    @property
+    def fine_tuning(self) -> Training | None:
+        """What the study asks of the training after the last round; None: there is none.
+
+        As in a round, but for its length and a constant learning rate, and without any pull.
+        """
+        personal, training = self._study.personal, self._study.training
+        if not personal.fine_tune_epochs:
+            return None
+        return training.model_copy(
+            update={
+                "local_epochs": personal.fine_tune_epochs,
+                "learning_rate": personal.fine_tune_learning_rate or training.learning_rate,
+                "learning_rate_schedule": "constant",
+                "proximal": 0.0,
+            }
+        )
+
+    def put_in_(self, module: nn.Module, header: Header) -> None:
+        """Put the site's own layers, as the last round before this one left them, into a module.
+
+        In its first round a site goes on from what it has received.
+
+        Raises:
+            PrivacyError: what is kept is damaged, or of another run.
+        """
+        if not self.has_layers:
+            return
+        kept = self._kept(header).before(header.round)
+        if kept is None:
+            return
+        vector, places = flatten(module), torch.from_numpy(normalisation_places(module))
+        if len(kept) != int(places.sum()):
+            raise PrivacyError(
+                "What this site keeps of its own layers does not fit the study's model; start a "
+                "new run."
+            )
+        vector[places.to(vector.device)] = torch.from_numpy(kept).to(vector.device)
+        unflatten_(module, vector)
+
+    def shared(self, module: nn.Module, delta: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What of a change (float32 [P]) may leave: zeros at the site's own layers."""
+        if not self.has_layers:
+            return delta
+        return np.where(normalisation_places(module), np.float32(0), delta)
+
+    def keep_layers(self, module: nn.Module, header: Header) -> None:
+        """Keep the site's own layers as this round has left them.
+
+        Raises:
+            RunError: one is not finite.
+            PrivacyError: they cannot be kept.
+        """
+        if not self.has_layers:
+            return
+        own = flatten(module).cpu().numpy()[normalisation_places(module)]
+        if not np.isfinite(own).all():
+            raise RunError(
+                "The training diverged at this site, in layers of its own; lower "
+                "training.learning-rate."
+            )
+        self._kept(header).keep(header.round, own)
+
+    def keep_model(
+        self, module: nn.Module, header: Header, *, fitted: Fitted, shapes: Shapes
+    ) -> None:
+        """Keep the whole model as this hospital uses it, in the form of a run's model file.
+
+        Raises:
+            RunError: a parameter is not finite.
+            PrivacyError: it cannot be kept.
+        """
+        if not torch.isfinite(flatten(module)).all():
+            raise RunError(
+                "The training of this site's own model diverged; lower training.learning-rate."
+            )
+        arrays = {name: p.detach().cpu().numpy() for name, p in module.named_parameters()}
+        self._kept(header).keep_model(self._study, arrays, fitted=fitted, shapes=shapes)
+
+    def _kept(self, header: Header) -> PersonalFiles:
+        assert self._files is not None
+        if (header.run, header.study_id) != (self._files.run, self._files.study_id):
+            raise PrivacyError(
+                "A request is of another run than this site's own layers belong to; refused."
+            )
+        return self._files

@@ -1,0 +1,142 @@
+"""A site's own layers and its own model, as files of the site and run that nothing sends.
+
+`round-<n>.safetensors` holds the layers as round n left them, `model.safetensors` the model as the
+hospital uses it, in the form of a run folder's. Folder 0700, files 0600. O = the site's own
+parameters.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from wardround_client.durable import keeping, private_folder, remove_unfinished, replace
+from wardround_shared import __version__
+from wardround_shared.errors import PrivacyError
+from wardround_shared.messages import Fitted, Shapes, shapes_text
+from wardround_shared.study import Study
+
+PERSONAL = "personal"
+"""Name of the folder, below that of the site and run."""
+MODEL = "model.safetensors"
+"""The hospital's own model."""
+
+_METADATA = "wardround"
+_OWN = "own"
+_DAMAGED = (
+    "What this site keeps of its own layers is damaged or is another run's, so that it cannot go "
+    "on with it; see to its disk, and start a new run."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonalFiles:
+    """The files of one site in one run. Whoever uses them holds the site's turn.
+
+    Attributes:
+        folder: made if need be.
+        run: the one run that they belong to.
+        study_id: its study.
+    """
+
+    folder: Path
+    run: str
+    study_id: str
+
+    def before(self, round_number: int) -> NDArray[np.float32] | None:
+        """The layers (float32 [O]) that the last round before this one left; None: there is none.
+
+        Raises:
+            PrivacyError: they are damaged, or of another run.
+        """
+        # What a training left that was killed before its answer was stored is not gone on from.
+        earlier = [number for number in self._rounds() if number < round_number]
+        if not earlier:
+            return None
+        try:
+            with safe_open(self._file(earlier[-1]), framework="numpy") as opened:
+                said = json.loads((opened.metadata() or {})[_METADATA])
+                own: NDArray[np.float32] = opened.get_tensor(_OWN)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise PrivacyError(_DAMAGED) from error
+        if said != self._about(earlier[-1], own) or own.dtype != np.float32 or own.ndim != 1:
+            raise PrivacyError(_DAMAGED)
+        return own
+
+    def keep(self, round_number: int, own: NDArray[np.float32]) -> None:
+        """Keep the layers (float32 [O]) of a round, and those of the round before it.
+
+        A round that is trained anew after a crash begins with the latter again.
+
+        Raises:
+            PrivacyError: the disk is full, or cannot be written.
+        """
+        about = self._about(round_number, own)
+        with keeping("This site's own layers"):
+            private_folder(self.folder)
+            remove_unfinished(self.folder)
+            _write(self._file(round_number), {_OWN: own}, about)
+            earlier = [number for number in self._rounds() if number < round_number]
+            for number in earlier[:-1]:
+                self._file(number).unlink(missing_ok=True)
+
+    def keep_model(
+        self, study: Study, arrays: Mapping[str, NDArray[Any]], *, fitted: Fitted, shapes: Shapes
+    ) -> None:
+        """Keep the hospital's own model with all that is needed to use it.
+
+        Args:
+            study: the study.
+            arrays: parameters by name.
+            fitted: preprocessing constants.
+            shapes: of one decoded example.
+
+        Raises:
+            PrivacyError: the disk is full, or cannot be written.
+        """
+        constants = {
+            f"preprocessing.{step}.{key}": np.asarray(value)
+            for step, values in enumerate(fitted)
+            for key, value in values.items()
+        }
+        about = {
+            "study": study.study.name,
+            "study_id": study.study_id,
+            "classes": "\n".join(study.study.classes),
+            "shapes": shapes_text(shapes),
+            "fitted_steps": str(len(fitted)),
+            "software": __version__,
+        }
+        with keeping("This site's own model"):
+            private_folder(self.folder)
+            remove_unfinished(self.folder)
+            _write(self.folder / MODEL, {**arrays, **constants}, about)
+
+    def _rounds(self) -> list[int]:
+        """Rounds whose layers are there, the oldest first."""
+        files = self.folder.glob("round-*.safetensors")
+        return sorted(int(file.stem.removeprefix("round-")) for file in files)
+
+    def _file(self, round_number: int) -> Path:
+        return self.folder / f"round-{round_number}.safetensors"
+
+    def _about(self, round_number: int, own: NDArray[np.float32]) -> dict[str, Any]:
+        return {
+            "run": self.run,
+            "study_id": self.study_id,
+            "round": round_number,
+            "sha256": hashlib.sha256(own.tobytes()).hexdigest(),
+        }
+
+
+def _write(file: Path, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> None:
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    content = save(contiguous, {_METADATA: json.dumps(dict(about), sort_keys=True)})
+    replace(file, [content])

@@ -1,0 +1,36 @@
+"""`[personal]`: what each site has for itself of the model."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from wardround_shared.study.models import Backbone, Cnn, Cnn1d, CnnLstm, Gru, Lstm, Model, UNet
+from wardround_shared.study.section import Section
+
+
+class Personal(Section):
+    """`[personal]`: parts of the model that stay at the site; by default there are none.
+
+    Attributes:
+        layers: parameters that no site ever sends, and each keeps from round to round:
+            `normalisation` is scale and shift of every group norm (FedBN, Li et al. 2021).
+        fine_tune_epochs: passes over a site's own data, after the last round, from the final
+            global model on; what comes of them stays at the site.
+        fine_tune_learning_rate: constant, of these; without it `training.learning-rate`.
+    """
+
+    layers: Literal["none", "normalisation"] = "none"
+    fine_tune_epochs: int = Field(default=0, ge=0, le=10_000)
+    fine_tune_learning_rate: float | None = Field(default=None, gt=0)
+
+    @property
+    def any(self) -> bool:
+        """Whether a site ends with a model of its own."""
+        return self.layers != "none" or self.fine_tune_epochs > 0
+
+
+def has_normalisation(model: Model) -> bool:
+    """Whether a model has group norms, whose scale and shift can stay at the site."""
+    if isinstance(model, Lstm | Gru):
+        return model.front > 0
+    return isinstance(model, Cnn | Backbone | UNet | Cnn1d | CnnLstm)
