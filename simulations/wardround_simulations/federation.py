@@ -308,7 +308,12 @@ def phantom_folder(data: PhantomData, *, cache: Path, seed: int) -> Path:
     name = f"phantom-{EDITION}-{data.sites}-{data.patients_per_site}-{data.size}-{seed}"
     folder = cache / name
     if not folder.is_dir():
-        write_phantom(data, folder, seed=seed)
+        try:
+            write_phantom(data, folder, seed=seed)
+        except RunFolderError:
+            # Another run has written the same files meanwhile; whole, as it does.
+            if not folder.is_dir():
+                raise
     return folder
 
 

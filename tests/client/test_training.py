@@ -253,9 +253,9 @@ def _drawn(settings: LocalTraining) -> list[list[float]]:
     """What augmentation and dropout draw in one training."""
     seen = []
 
-    def augment(parts, generator):
+    def augment(parts, targets, generator):
         seen.append(torch.rand(20, generator=generator).tolist())
-        return parts
+        return parts, targets
 
     dropout = nn.Dropout(0.5)
     dropout.register_forward_hook(lambda _layer, _inputs, output: seen.append(output.tolist()))
