@@ -140,8 +140,16 @@ def evaluate(
             yield examples.take(batch.to(device))[0]
             progress(EVALUATING, number, batches)
 
-    found = predict(module, parts(), task)
-    return task.count(found, examples.targets[index.to(device)].cpu().numpy())
+    targets = examples.targets[index.to(device)].cpu().numpy()
+    if task.answers != "pixel":
+        return task.count(predict(module, parts(), task), targets)
+    # What is told of pixels is far larger than the examples: it is counted batch by batch.
+    counts, start = np.zeros(task.counts_length), 0
+    for batch in parts():
+        found = predict(module, [batch], task)
+        counts += task.count(found, targets[start : start + len(found)])
+        start += len(found)
+    return counts
 
 
 def predict(module: nn.Module, batches: Iterable[tuple[Tensor, ...]], task: Task) -> Floats:

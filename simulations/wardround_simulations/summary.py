@@ -137,6 +137,7 @@ def _about(study: Study, cohorts: CohortSet, cohort: Cohort) -> dict[str, Any]:
         "train": len(cohort.train),
         "train_patients": len(np.unique(cohort.patients[cohort.train])),
         "validation": len(cohort.validation),
+        "validation_patients": len(np.unique(cohort.patients[cohort.validation])),
         "classes": task_of(study).tally(cohort.targets),
         "set_aside": dict(cohorts.set_aside.get(cohort.site, {})),
         "notes": list(cohort.notes),

@@ -46,6 +46,9 @@ POINTS = (
 )
 
 
+SEVERAL = 'data={source="dicom",table=["t"],file="f",patient="p",frames="all",WHAT}'
+
+
 def study(*changes, text=STUDY):
     return parse_study(text, origin="lesions.toml", overrides=changes)
 
@@ -139,6 +142,9 @@ def test_points_are_shares_of_the_image(folder):
         ("3,4,x", "a lesion without a place or a size"),
         ("3;4,4,2", "a lesion without a place or a size"),
         ("1;2;3,1;2;3,1;1;1", "more lesions than data.points.most"),
+        ("7,4,2", "a lesion lies outside of its image, or has no size"),
+        ("3,-1,2", "a lesion lies outside of its image, or has no size"),
+        ("3,4,0", "a lesion lies outside of its image, or has no size"),
     ],
 )
 def test_points_that_make_no_lesion_set_their_image_aside(folder, cells, reason):
@@ -164,6 +170,8 @@ def built(text, change):
         (POINTS, 'study.classes=["a","b"]', "has one class, what is looked for"),
         (POINTS, 'preprocessing.steps=[{name="augment",flip=true}]', "takes noise only"),
         (STUDY, 'preprocessing.steps=[{name="histogram",low=0,high=1,bins=4}]', "no pixels"),
+        (STUDY, SEVERAL.replace("WHAT", 'mask={column="m"}'), "tells of one picture"),
+        (POINTS, SEVERAL.replace("WHAT", 'points={row="r",column="c",radius="s"}'), "tells of one"),
     ],
 )
 def test_what_does_not_go_together_is_refused(text, change, said):

@@ -22,7 +22,7 @@ from wardround_shared.evaluation import metrics
 from wardround_shared.models import build_model, flatten
 from wardround_shared.privacy.noise import InjectedNoise, SystemNoise
 from wardround_shared.study import Cnn, Privacy, Training
-from wardround_shared.tasks import Classification
+from wardround_shared.tasks import Classification, Segmentation
 
 TASK = Classification(("a", "b"))
 
@@ -279,3 +279,16 @@ def test_without_privacy_what_changes_examples_follows_the_seed():
     settings = _settings(_training())
     assert _drawn(settings) == _drawn(settings)
     assert _drawn(settings) != _drawn(replace(settings, seed=12))
+
+
+def test_pictures_are_counted_batch_by_batch_with_the_same_result():
+    task = Segmentation(("outside", "inside"))
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randn(300, 1, 8, 8, generator=generator)
+    targets = (torch.rand(300, 8, 8, generator=generator) > 0.5).to(torch.uint8)
+    module, examples = nn.Conv2d(1, 2, 3, padding=1), _of(images, targets)
+    index = torch.randperm(300, generator=generator)[:290]
+    with torch.inference_mode():
+        found = task.predictions(module(images[index]))
+    expected = task.count(found.numpy(), targets[index].numpy())
+    np.testing.assert_allclose(evaluate(module, examples, index, task), expected, rtol=1e-12)

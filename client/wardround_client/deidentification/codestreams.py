@@ -78,7 +78,8 @@ def _rle_end(frame: bytes, at: int, stop: int, length: int) -> int:
             at, decoded = at + 2, decoded + 257 - control
         else:
             at += 1
-    if at > stop:
+    # A run that ends beyond the image carries what no reader shows.
+    if at > stop or decoded > length:
         raise refused(Reason.DAMAGED)
     return at
 

@@ -124,8 +124,10 @@ def _native(data: bytes, new: "Dataset", *, little: bool, swapped: bool) -> byte
 
 def _stored_bits(data: bytes, new: "Dataset", *, little: bool) -> bytes:
     allocated, stored = new.BitsAllocated, new.BitsStored
-    if allocated == stored or allocated not in {8, 16, 32}:
+    if allocated == stored:
         return data
+    if allocated not in {8, 16, 32}:
+        raise refused(Reason.DAMAGED)  # spare bits in words of a size that no image has
     words = np.frombuffer(data, dtype=f"{'<' if little else '>'}u{allocated // 8}")
     low = new.HighBit + 1 - stored
     mask = words.dtype.type(((1 << stored) - 1) << low)
@@ -144,8 +146,11 @@ def _sign_bits(words: NDArray[Any], new: "Dataset") -> NDArray[Any]:
 
 
 def _has_more(words: NDArray[Any], image: NDArray[Any], mask: Any) -> bool:
-    """Whether bits are set outside the stored ones that the sign does not explain."""
-    return bool(np.any((words != image) & (words != (words & mask))))
+    """Whether bits are set outside the stored ones that the sign does not explain.
+
+    All words have their sign there, or none has: a pattern of both could be a picture.
+    """
+    return not (np.array_equal(words, image) or np.array_equal(words, words & mask))
 
 
 def _encapsulated(data: bytes, new: "Dataset", syntax: "UID") -> bytes:

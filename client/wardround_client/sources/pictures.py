@@ -35,6 +35,9 @@ class PictureTargets:
         if self._points is not None:
             height, width = image.shape[:2]
             shares = example.target.values / [height, width, max(height, width)]
+            there = shares[~np.isnan(shares[:, 0])]
+            if (there < 0.0).any() or (there[:, :2] > 1.0).any() or (there[:, 2] <= 0.0).any():
+                raise UnreadableError("a lesion lies outside of its image, or has no size")
             return _with(example, shares.astype(np.float32), stratum=example.target.stratum)
         if self._mask is None:
             return example

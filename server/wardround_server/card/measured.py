@@ -35,8 +35,11 @@ class Measured:
     interval: Interval | None
 
 
-def measured(study: Study, counts: Counts) -> list[Measured]:
+def measured(study: Study, counts: Counts, *, intervals: bool = True) -> list[Measured]:
     """The metrics of the counts of one site or of all; those of too few examples are left out.
+
+    A share and its interval, both to two digits, fix the counts that they are made of: without
+    intervals only the share is there.
 
     Where a class has fewer than ten examples, or all but fewer than ten, a share of them would be
     their count in disguise: the accuracy alone is shown, and nothing of fewer than ten in all.
@@ -46,15 +49,19 @@ def measured(study: Study, counts: Counts) -> list[Measured]:
     if counts[0] < FEWEST:
         return []
     names = [name for name in values if name not in _NOT_SHOWN and _may_show(task, counts, name)]
-    known = _exact(task, counts)
     return [
         Measured(
             name=name,
             value=values[name],
-            interval=known[name] if name in known else _resampled(task, counts, name),
+            interval=_interval(task, counts, name) if intervals else None,
         )
         for name in names
     ]
+
+
+def _interval(task: Task, counts: Counts, name: str) -> Interval | None:
+    known = _exact(task, counts)
+    return known[name] if name in known else _resampled(task, counts, name)
 
 
 def _may_show(task: Task, counts: Counts, name: str) -> bool:

@@ -19,6 +19,11 @@ def figure(value: float | None) -> str:
     return "not defined" if value is None else f"{value:.2f}"
 
 
+def twentieth(value: float) -> str:
+    """A metric of a single site: many counts have the same one."""
+    return f"{round(value * 20.0) / 20.0:.2f}"
+
+
 def between(interval: tuple[float, float] | None) -> str:
     """A 95 % interval."""
     return "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"

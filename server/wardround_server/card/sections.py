@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from wardround_server.card.measured import Measured, measured, smallest_group
-from wardround_server.card.rounding import FEWEST, between, figure, rounded
+from wardround_server.card.rounding import FEWEST, between, figure, rounded, twentieth
 from wardround_shared.calibration import FEWEST as FEWEST_TO_CALIBRATE
 from wardround_shared.calibration import calibrate
 from wardround_shared.evaluation import expected_calibration_error, positive_classes
@@ -100,11 +100,16 @@ def metrics(study: Study, summary: Summary) -> Lines:
     by_site = [*(counts.get("per_site") or {}).items()]
     if not by_site:
         return [*lines, "", "By site nothing is known: the server reads sums over sites only."]
-    lines += ["", "By site:", "", *_table_head(["site", "examples", "metrics"])]
+    lines += [
+        "",
+        "By site, to the nearest twentieth and without intervals, which would give counts away:",
+        "",
+        *_table_head(["site", "examples", "metrics"]),
+    ]
     for site, one in by_site[:_MOST_SITES]:
         found = _counts(one)
         if found is not None:
-            lines.append(_row(site, rounded(found[0]), _at_site(measured(study, found))))
+            lines.append(_row(site, rounded(found[0]), _of_site(study, summary, site, found)))
     return [*lines, *_further(len(by_site))]
 
 
@@ -227,6 +232,14 @@ def _counts(listed: Any) -> np.ndarray | None:
     return np.asarray(listed, dtype=np.float64) if listed else None
 
 
+def _of_site(study: Study, summary: Summary, site: str, counts: np.ndarray) -> str:
+    """Metrics of one site, without intervals; nothing where they are of a few patients."""
+    about = (summary.get("cohorts") or {}).get(site, {})
+    if about.get("validation_patients", 0) < FEWEST:
+        return f"fewer than {FEWEST} patients"
+    return _at_site(measured(study, counts, intervals=False))
+
+
 def _of_all(found: list[Measured]) -> Lines:
     if not found:
         return [_FEW]
@@ -235,11 +248,7 @@ def _of_all(found: list[Measured]) -> Lines:
 
 
 def _at_site(found: list[Measured]) -> str:
-    shown = [
-        f"{one.name} {figure(one.value)}" + (f" ({between(one.interval)})" if one.interval else "")
-        for one in found
-        if one.value is not None
-    ]
+    shown = [f"{one.name} {twentieth(one.value)}" for one in found if one.value is not None]
     return ", ".join(shown) or "too few examples to show"
 
 

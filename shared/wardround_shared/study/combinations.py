@@ -179,6 +179,15 @@ def _check_several(study: Study, origin: str) -> None:
             f"{origin}: {key}: several examples come from one patient then; name the column of "
             "the patient key in data.patient."
         )
+    for one, given in (
+        ("mask.column", data.mask is not None and data.mask.column is not None),
+        ("points", data.points is not None),
+    ):
+        if given:
+            raise StudyError(
+                f"{origin}: data.{one}: it tells of one picture, and {key} takes several from a "
+                "file; take one of them."
+            )
     if data.max_per_patient is not None:
         raise UnsupportedError(
             f"{origin}: data.max-per-patient: {data.max_per_patient} cannot be combined with "

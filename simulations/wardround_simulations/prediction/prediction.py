@@ -86,8 +86,12 @@ def prepare_inputs(
 ) -> Iterator[Prepared | Failure]:
     """Every example in every input as the network takes it; arguments as `predict_inputs`."""
     for path in paths:
+        empty = True
         for record in read_inputs(run.study, path, columns=columns):
+            empty = False
             yield _prepare(run, path, record)
+        if empty:
+            yield Failure(path=path, input=str(path), why="there is no example in it")
 
 
 def _ready(waiting: Sequence[Prepared | Failure]) -> list[Prepared]:

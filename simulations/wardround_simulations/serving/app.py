@@ -41,7 +41,7 @@ class Predicts(Protocol):
 def build_app(
     model: Predicts, *, hosts: tuple[str, ...], token: str | None, largest: int = LARGEST_INPUT
 ) -> FastAPI:
-    """The interface; its description is at `/openapi.json` and, for people, at `/docs`.
+    """The interface; its description is at `/openapi.json`.
 
     Args:
         model: is asked one input at a time.
@@ -54,6 +54,10 @@ def build_app(
         title=f"Wardround: {model.about['study']}",
         version=__version__,
         description="A model learned across hospitals. It is no medical device.",
+        # Those pages would load a stranger's script into the origin of patients' data.
+        docs_url=None,
+        redoc_url=None,
+        dependencies=[Depends(_no_page)],
     )
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts], www_redirect=False)
     guarded = [Depends(_bearer(token))] if token is not None else []
@@ -134,6 +138,13 @@ async def _body(request: Request, largest: int) -> bytes:
             raise HTTPException(413, f"An input may have {largest} bytes at most.")
         parts.append(part)
     return b"".join(parts)
+
+
+def _no_page(request: Request) -> None:
+    """Refuse what a page in a browser asks: any page could, without being able to read answers."""
+    site = request.headers.get("sec-fetch-site", "none")
+    if "origin" in request.headers or site not in {"none", "same-origin"}:
+        raise HTTPException(403, "A page in a browser may not ask this server.")
 
 
 def _bearer(token: str) -> Any:

@@ -1,6 +1,7 @@
 """`wardround serve`."""
 
 import ipaddress
+import ssl
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from wardround_shared.commands import errors
 from wardround_shared.errors import RunError
 from wardround_shared.terminal import say
 
-_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_LOOPBACK = ("localhost", "127.0.0.1")
 # Shorter ones can be tried out.
 _SHORTEST_TOKEN = 32
 
@@ -42,9 +43,10 @@ def serve(  # noqa: PLR0917 - the command's options
         from wardround_simulations.prediction.predictor import Predictor  # noqa: PLC0415
         from wardround_simulations.serving.app import build_app  # noqa: PLC0415
 
+        _require_certificate(certificate, key)
         app = build_app(Predictor(run), hosts=hosts, token=token)
         scheme = "http" if certificate is None else "https"
-        say(f"listening at {scheme}://{host}:{port}, described at /docs; Ctrl-C ends it")
+        say(f"listening at {scheme}://{host}:{port}, described at /openapi.json; Ctrl-C ends it")
         uvicorn.run(
             app,
             host=host,
@@ -68,17 +70,35 @@ def _require_protected(
     if (certificate is None) != (key is None):
         raise RunError("--certificate and --key: give both or neither.")
     try:
-        loopback = ipaddress.ip_address(host.strip("[]")).is_loopback
+        # Of IPv4: the host that a browser names cannot be checked for an IPv6 address.
+        loopback = ipaddress.IPv4Address(host).is_loopback
     except ValueError:
         loopback = host == "localhost"
     if loopback:
-        return (*_LOOPBACK, *names)
+        return (*_LOOPBACK, host, *names)
     if token is None or certificate is None or not names:
         raise RunError(
             f"--host {host}: beyond this machine it is served with --certificate and --key, "
             "--token-file and --name only, since inputs are patients' data."
         )
     return (*names,)
+
+
+def _require_certificate(certificate: Path | None, key: Path | None) -> None:
+    """Refuse files that TLS cannot use, before anything listens.
+
+    Raises:
+        RunError: they are not there, no PEM, or do not belong together.
+    """
+    if certificate is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        raise RunError(
+            f"{certificate}, {key}: these are no certificate and key of one another "
+            f"({type(error).__name__})."
+        ) from error
 
 
 def _token(file: Path) -> str:

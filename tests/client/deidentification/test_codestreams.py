@@ -134,6 +134,7 @@ def test_words_between_the_header_and_the_segments_of_an_rle_frame_go():
         (rle(bytes([3, 1, 2])), 1),
         (rle(bytes([2, 1, 2, 3])), 1),
         (rle(bytes([2, 1, 2, 3]))[:50], 1),
+        (rle(bytes([3 + len(WORD), 1, 2, 3, 4]) + WORD), 1),  # one run beyond the image
         (WORD * 4, 1),
         (b"", 1),
     ],

@@ -156,3 +156,20 @@ def test_without_pixels_there_is_nothing_to_write():
 def test_video_and_other_strange_syntaxes_are_refused(syntax):
     with pytest.raises(UnreadableError, match="transfer syntax"):
         require_known_syntax(syntax)
+
+
+def test_a_picture_in_the_bit_above_negative_pixels_goes():
+    """Air in a CT is negative: its sign bit, there or not, could draw letters."""
+    words = np.full((ROWS, COLUMNS), -1000, dtype="<i2").view("<u2")
+    drawn = words.copy()
+    drawn[::2, ::3] &= 0x7FFF
+    signed = {"BitsStored": 15, "HighBit": 14, "PixelRepresentation": 1}
+    assert pixels_of(image(PixelData=drawn.tobytes(), **signed)) == words.tobytes()
+
+
+@pytest.mark.parametrize("allocated", [24, 64])
+def test_spare_bits_in_words_of_another_size_are_refused(allocated):
+    words = bytes(ROWS * COLUMNS * allocated // 8)
+    unusual = {"BitsAllocated": allocated, "BitsStored": 8, "HighBit": 7}
+    with pytest.raises(UnreadableError):
+        pixels_of(image(PixelData=words, **unusual))

@@ -134,7 +134,7 @@ def test_the_image_stays_and_so_does_its_meaning(planted):
     assert written.PixelData == PIXELS.tobytes()
     assert (written.InstanceNumber, written.SeriesNumber, written.Modality) == (7, 2, "CT")
     assert list(written.ImageType) == ["ORIGINAL", "PRIMARY"]
-    np.testing.assert_array_equal(read_dicom(new), PIXELS - 1024.0)
+    np.testing.assert_array_equal(read_dicom(new)[0].main, PIXELS - 1024.0)
 
 
 def test_the_file_says_what_was_done(planted):

@@ -92,4 +92,5 @@ def test_every_image_of_a_public_ct_collection_passes_and_is_read_here(tmp_path)
         new = tmp_path / "new.dcm"
         new.write_bytes(_new_file(file.read_bytes(), KEY, frozenset()).content)
         assert pydicom.dcmread(new).PixelData == pydicom.dcmread(file).PixelData
-        np.testing.assert_array_equal(read_dicom(new), read_dicom(file))
+        (after,), (before,) = read_dicom(new), read_dicom(file)
+        np.testing.assert_array_equal(after.main, before.main)

@@ -29,6 +29,7 @@ def about(patients, absent, present):
         "train": absent + present - 4,
         "train_patients": patients - 4,
         "validation": 4,
+        "validation_patients": patients,
         "classes": {"absent": absent, "present": present},
         "set_aside": {"no label": 3},
         "notes": [],
@@ -122,11 +123,23 @@ class TestMetrics:
 
     def test_of_fewer_than_ten_examples_nothing_is_shown(self, card, study_file):
         assert measured(load_study(study_file), counts_of(4, 5)) == []
-        assert row(section(card(summary_of()), "Metrics"), "south").endswith(
-            "| too few examples to show |"
-        )
+        south = row(section(card(summary_of()), "Metrics"), "south")
+        assert south.endswith("| fewer than 10 patients |")
         few = summary_of(counts={"overall": counts_of(3, 5).tolist()})
         assert "no figure is shown" in section(card(few), "Metrics")
+
+    def test_a_site_shows_no_interval_and_no_exact_share(self, card):
+        north = row(section(card(summary_of()), "Metrics"), "north")
+        assert " to " not in north
+        values = [float(value) for value in re.findall(r"\d\.\d\d", north)]
+        assert len(values) > 3
+        assert all(abs(20 * value - round(20 * value)) < 1e-9 for value in values)
+
+    def test_many_examples_of_a_few_patients_are_not_shown(self, card):
+        cohorts = summary_of()["cohorts"]
+        cohorts["north"]["validation_patients"] = 1
+        north = row(section(card(summary_of(cohorts=cohorts)), "Metrics"), "north")
+        assert north.endswith("| fewer than 10 patients |")
 
     def test_a_share_of_a_small_class_is_not_shown(self, study_file):
         shown = [one.name for one in measured(load_study(study_file), counts_of(40, 4))]

@@ -123,6 +123,27 @@ def test_one_patient_adds_no_more_than_the_bounds_say():
     assert np.delete(counts, 1).max() <= TASK.largest_count
 
 
+def test_an_extreme_risk_is_counted_as_the_largest_and_is_no_nan():
+    outputs = torch.tensor([[200.0, 0.0, 0.0, 0.0, 0.0]])
+    assert torch.isfinite(TASK.loss(outputs, _target(1.0, seen=True), None)).all()
+    wild = np.array([[5000.0, 0.0, 0.0, 0.0, 0.0]])
+    counts = TASK.count(wild, np.array([[1.0, 1.0]], np.float32))
+    assert np.isfinite(counts).all()
+    assert counts[1] == TASK.largest_loss
+    assert np.isfinite(TASK.survival(wild, np.array([1.0, 100.0]))).all()
+
+
+def test_the_c_index_holds_where_events_come_long_before_the_horizon():
+    random = np.random.default_rng(5)
+    risk = random.normal(size=1500)
+    time = random.exponential(8.0 * np.exp(-risk))
+    targets = np.stack([time, np.ones(1500)], axis=1).astype(np.float32)
+    predictions = np.concatenate([risk[:, None], np.zeros((1500, 4))], axis=1)
+    measured = TASK.metrics(TASK.count(predictions, targets))
+    exact = _harrell(np.minimum(time, 100.0 + 1e-6), time <= 100.0, risk)
+    assert measured["c_index"] == pytest.approx(exact, abs=0.02)
+
+
 def test_a_model_that_has_diverged_is_told():
     with pytest.raises(RunError, match="diverged"):
         TASK.count(np.array([[np.nan, 0, 0, 0, 0]]), np.array([[1.0, 1.0]], np.float32))

@@ -68,6 +68,13 @@ class TestTable:
         other.write_text("sex,note,pressure,age\nm,x,140,61.0\nf,y,120,\n")
         assert np.array_equal(predicted(run, [one]), predicted(run, [other]))
 
+    def test_a_table_without_rows_is_a_failure_and_not_silence(self, run, tmp_path):
+        empty = tmp_path / "empty.csv"
+        empty.write_text("age,pressure,sex\n")
+        result = ask(run, empty)
+        assert result.exit_code == 1
+        assert "there is no example in it" in result.stderr
+
     def test_many_inputs_in_several_batches_keep_their_order(self, run, tmp_path):
         rows = [
             f"{40 + number % 50},{100 + number % 70},{'fm'[number % 2]}" for number in range(300)

@@ -123,6 +123,19 @@ def test_a_page_of_another_name_reaches_nothing(client):
     assert ask(client, headers={"host": "evil.example"}).status_code == 400
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [{"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}, {"origin": "null"}],
+)
+def test_a_page_cannot_feed_it_files(client, headers):
+    assert ask(client, headers=headers).status_code == 403
+
+
+def test_no_page_of_its_own_loads_scripts(client):
+    assert client.get("/docs").status_code == 404
+    assert client.get("/redoc").status_code == 404
+
+
 def test_without_the_token_only_health_answers(run):
     app = build_app(Predictor(run), hosts=("localhost",), token=TOKEN)
     client = Client(app)
@@ -159,7 +172,9 @@ def test_several_at_once_are_each_answered(client):
         (["--host", "::"], "beyond this machine"),
         (["--host", "ward.example"], "beyond this machine"),
         (["--host", "192.168.1.2", "--name", "ward"], "beyond this machine"),
+        (["--host", "::1"], "beyond this machine"),
         (["--certificate", "c.pem"], "give both or neither"),
+        (["--certificate", "short", "--key", "short"], "no certificate and key of one another"),
         (["--token-file", "absent"], "the token cannot be read"),
         (["--token-file", "short"], "32 characters or more"),
     ],
