@@ -78,10 +78,7 @@ def count(probabilities: ArrayLike, labels: ArrayLike) -> Array:
         return np.zeros(length)
     if not np.issubdtype(y.dtype, np.integer) or y.min() < 0 or y.max() >= k:
         raise ValueError(f"labels must be integers from 0 to {k - 1}")
-    if not np.isfinite(p).all():
-        raise RunError(
-            "The model's output is not finite, it has diverged; lower training.learning-rate."
-        )
+    require_finite(p)
     loss = -np.log(np.maximum(p[np.arange(len(y)), y], _LEAST_PROBABILITY)).sum()
     # Each example adds one to a cell of the confusion matrix and to a bin of each score.
     cells = [
@@ -91,6 +88,18 @@ def count(probabilities: ArrayLike, labels: ArrayLike) -> Array:
     counts = np.bincount(np.concatenate(cells), minlength=length).astype(np.float64)
     counts[:_HEAD] = len(y), loss
     return counts
+
+
+def require_finite(predictions: NDArray[np.float64]) -> None:
+    """Refuse what a model that has diverged puts out.
+
+    Raises:
+        RunError: a number is not finite.
+    """
+    if not np.isfinite(predictions).all():
+        raise RunError(
+            "The model's output is not finite, it has diverged; lower training.learning-rate."
+        )
 
 
 def metrics(counts: Array, classes: tuple[str, ...]) -> dict[str, float | int | None]:

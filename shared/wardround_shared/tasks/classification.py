@@ -1,20 +1,20 @@
 """One class of several for each example. B = examples in a batch, N = examples, K = classes."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from wardround_shared.evaluation import LARGEST_LOSS, count, counts_length, metrics
-from wardround_shared.tasks.task import Counts, Metrics
+from wardround_shared.evaluation import count, counts_length, metrics
+from wardround_shared.tasks.task import Counts, Metrics, Task
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(Task):
     """Softmax over K logits, cross-entropy; targets are int64 [N], the number of the class."""
 
     classes: tuple[str, ...]
@@ -25,28 +25,9 @@ class Classification:
         return len(self.classes)
 
     @property
-    def answers(self) -> Literal["example"]:
-        """One answer for an example."""
-        return "example"
-
-    @property
     def counts_length(self) -> int:
         """See `Task.counts_length`."""
         return counts_length(len(self.classes))
-
-    @property
-    def largest_count(self) -> int:
-        """One example is in one cell."""
-        return 1
-
-    @property
-    def largest_loss(self) -> float:
-        """See `Task.largest_loss`."""
-        return LARGEST_LOSS
-
-    def headed(self, network: nn.Module) -> nn.Module:
-        """The network as it is."""
-        return network
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """See `Task.loss`."""

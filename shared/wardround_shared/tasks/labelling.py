@@ -6,18 +6,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from wardround_shared.evaluation import LARGEST_LOSS, count, counts_length, metrics
-from wardround_shared.tasks.task import Counts, Metrics
+from wardround_shared.tasks.task import Counts, Metrics, Task
 
 NO_CLASS = -1
 """The label of a step that is neither trained on nor counted."""
 
 
 @dataclass(frozen=True)
-class Labelling:
+class Labelling(Task):
     """Softmax over K logits for each step; targets are int64 [N, T], or `NO_CLASS`.
 
     What is counted are steps, in the form of a classification.
@@ -53,10 +53,6 @@ class Labelling:
     def largest_loss(self) -> float:
         """See `Task.largest_loss`."""
         return LARGEST_LOSS * self.length
-
-    def headed(self, network: nn.Module) -> nn.Module:
-        """The network as it is."""
-        return network
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """Sum over the steps with a class, divided by T whatever their number, [B].

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wardround_shared.tasks.pictures import LARGEST_LOSS, require_finite
-from wardround_shared.tasks.task import Counts, Metrics
+from wardround_shared.evaluation import require_finite
+from wardround_shared.tasks.task import Counts, Metrics, Task
 
 MARKS = 10
 """Marks of an image that are kept: its highest peaks."""
@@ -28,7 +28,7 @@ _APART = 0.06
 
 
 @dataclass(frozen=True)
-class Localisation:
+class Localisation(Task):
     """A heat map of one logit for each pixel, whose peaks are marks.
 
     Targets are float32 [N, M, 3]: row and column of each lesion's centre as shares of height and
@@ -60,11 +60,6 @@ class Localisation:
     def largest_count(self) -> int:
         """All lesions, or all marks, of an image."""
         return max(MARKS, self.most)
-
-    @property
-    def largest_loss(self) -> float:
-        """See `Task.largest_loss`."""
-        return LARGEST_LOSS
 
     def headed(self, network: nn.Module) -> nn.Module:
         """The network, with a heat map that is cold everywhere at first."""
@@ -107,8 +102,7 @@ class Localisation:
         counts = np.zeros(self.counts_length)
         if not len(targets):
             return counts
-        if np.isnan(predictions).any() or np.isposinf(predictions).any():
-            require_finite(np.array([np.nan]))
+        require_finite(predictions[~np.isneginf(predictions)])  # what is no peak is -inf
         counts[0] = len(targets)
         for marks, lesions in zip(predictions, targets, strict=True):
             self._add(counts, marks[np.isfinite(marks[:, 2])], lesions[~np.isnan(lesions[:, 0])])

@@ -1,30 +1,29 @@
 """Several findings at once, or none. B = batch, N = examples, K = findings, S = bins."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from wardround_shared.evaluation import (
-    LARGEST_LOSS,
     confusion,
     count,
     counts_length,
     mean,
     metrics,
 )
-from wardround_shared.tasks.task import Counts, Metrics
+from wardround_shared.tasks.task import Counts, Metrics, Task
 
 _HEAD = 2
 _TWO = ("absent", "present")
 
 
 @dataclass(frozen=True)
-class MultiLabel:
+class MultiLabel(Task):
     """K sigmoids, binary cross-entropy; targets are uint8 [N, K], 1 where a finding is there.
 
     The counts are those of K classifications into two classes, one after the other, with the mean
@@ -39,28 +38,9 @@ class MultiLabel:
         return len(self.classes)
 
     @property
-    def answers(self) -> Literal["example"]:
-        """One answer for an example."""
-        return "example"
-
-    @property
     def counts_length(self) -> int:
         """See `Task.counts_length`."""
         return _HEAD + self.outputs * (counts_length(2) - _HEAD)
-
-    @property
-    def largest_count(self) -> int:
-        """One example is in one cell of each finding."""
-        return 1
-
-    @property
-    def largest_loss(self) -> float:
-        """See `Task.largest_loss`."""
-        return LARGEST_LOSS
-
-    def headed(self, network: nn.Module) -> nn.Module:
-        """The network as it is."""
-        return network
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """Mean over the findings [B]."""

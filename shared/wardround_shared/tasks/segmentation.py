@@ -6,12 +6,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from wardround_shared.evaluation import mean
-from wardround_shared.tasks.pictures import LARGEST_LOSS, require_finite
-from wardround_shared.tasks.task import Counts, Metrics
+from wardround_shared.evaluation import LARGEST_LOSS, mean, require_finite
+from wardround_shared.tasks.task import Counts, Metrics, Task
 
 BINS = 1000
 """Dice scores from 0 to 1 are counted in so many steps, and 1 in one more."""
@@ -22,7 +21,7 @@ _EACH = BINS + 1 + 2
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class Segmentation(Task):
     """Softmax over K logits for each pixel; targets are uint8 [N, H, W], the number of the class.
 
     The loss is cross-entropy plus one minus the soft Dice score (Milletari et al. 2016), a mean
@@ -46,20 +45,6 @@ class Segmentation:
     def counts_length(self) -> int:
         """See `Task.counts_length`."""
         return _HEAD + _EACH * (self.outputs - 1)
-
-    @property
-    def largest_count(self) -> int:
-        """An image is in one cell of each class."""
-        return 1
-
-    @property
-    def largest_loss(self) -> float:
-        """See `Task.largest_loss`."""
-        return LARGEST_LOSS
-
-    def headed(self, network: nn.Module) -> nn.Module:
-        """The network as it is."""
-        return network
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """See `Task.loss`; [B]."""

@@ -8,15 +8,15 @@ full likelihood is a sum over patients, who each contribute on their own.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wardround_shared.errors import RunError
-from wardround_shared.tasks.task import Counts, Metrics
+from wardround_shared.evaluation import LARGEST_LOSS, require_finite
+from wardround_shared.tasks.task import Counts, Metrics, Task
 
 TIMES, RISKS = 32, 128
 """Bins of time and of risk that an example is counted in."""
@@ -24,7 +24,6 @@ TIMES, RISKS = 32, 128
 _HEAD = 2
 # Of the log of the relative hazard, either way.
 _LARGEST_RISK = 8.0
-_LARGEST_LOSS = 28.0
 # Beyond it, either way, exp overflows in float32, and times no exposure is no number.
 _LARGEST_LOG_HAZARD = 30.0
 
@@ -49,7 +48,7 @@ class Baseline(nn.Module):
 
 
 @dataclass(frozen=True)
-class ProportionalHazards:
+class ProportionalHazards(Task):
     """Targets are float32 [N, 2]: time, in the study's unit, and 1 if the event was seen then.
 
     Attributes:
@@ -66,24 +65,9 @@ class ProportionalHazards:
         return 1
 
     @property
-    def answers(self) -> Literal["example"]:
-        """One answer for an example."""
-        return "example"
-
-    @property
     def counts_length(self) -> int:
         """Examples and loss, then for seen and unseen events bins of time by bins of risk."""
         return _HEAD + 2 * TIMES * RISKS
-
-    @property
-    def largest_count(self) -> int:
-        """One example is in one bin."""
-        return 1
-
-    @property
-    def largest_loss(self) -> float:
-        """See `Task.largest_loss`; a larger one is counted as this."""
-        return _LARGEST_LOSS
 
     def headed(self, network: nn.Module) -> nn.Module:
         """The network with a baseline hazard."""
@@ -125,10 +109,7 @@ class ProportionalHazards:
         counts = np.zeros(self.counts_length)
         if not len(targets):
             return counts
-        if not np.isfinite(predictions).all():
-            raise RunError(
-                "The model's output is not finite, it has diverged; lower training.learning-rate."
-            )
+        require_finite(predictions)
         risks = np.clip(predictions[:, 0], -_LARGEST_RISK, _LARGEST_RISK)
         risk = ((risks + _LARGEST_RISK) / (2.0 * _LARGEST_RISK) * RISKS).astype(int)
         time, seen = (part.numpy() for part in self._censored(torch.as_tensor(targets)))
@@ -137,7 +118,7 @@ class ProportionalHazards:
         cell = ((seen > 0) * TIMES + when) * RISKS + np.minimum(risk, RISKS - 1)
         losses = self.loss(torch.as_tensor(predictions), torch.as_tensor(targets).double(), None)
         counts[_HEAD:] = np.bincount(cell, minlength=2 * TIMES * RISKS)
-        counts[:_HEAD] = len(targets), losses.clamp(-_LARGEST_LOSS, _LARGEST_LOSS).sum().item()
+        counts[:_HEAD] = len(targets), losses.clamp(-LARGEST_LOSS, LARGEST_LOSS).sum().item()
         return counts
 
     def metrics(self, counts: Counts) -> Metrics:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wardround_shared.evaluation import LARGEST_LOSS
+
 Counts = NDArray[np.float64]
 Metrics = dict[str, Any]
 
@@ -31,20 +33,26 @@ class Task(Protocol):
     def outputs(self) -> int: ...  # noqa: D102 - above
 
     @property
-    def answers(self) -> Literal["example", "step", "pixel"]: ...  # noqa: D102
-
-    @property
     def counts_length(self) -> int: ...  # noqa: D102
 
     @property
-    def largest_count(self) -> int: ...  # noqa: D102
+    def answers(self) -> Literal["example", "step", "pixel"]:
+        """One answer for an example, unless the task says otherwise."""
+        return "example"
 
     @property
-    def largest_loss(self) -> float: ...  # noqa: D102
+    def largest_count(self) -> int:
+        """An example is in one cell of each kind, unless the task says otherwise."""
+        return 1
+
+    @property
+    def largest_loss(self) -> float:
+        """That of a classification, unless the task says otherwise."""
+        return LARGEST_LOSS
 
     def headed(self, network: nn.Module) -> nn.Module:
-        """The whole model: what the task adds to a network with so many outputs."""
-        ...
+        """The whole model: what the task adds to a network with so many outputs, or nothing."""
+        return network
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """Each example's own loss [B]; nothing in it depends on another example.
