@@ -1,8 +1,8 @@
 """Cohorts: the frozen, patient-keyed examples of each site, decoded once and memory-mapped.
 
-Layout: `cache/<key>/<site>/` holds `part-0.npy` (and `part-1.npy` for static columns),
-`targets.npy`, `examples.npy`, `cohort.json` and `set-aside.csv`; `cache/<key>/cohorts.json` is
-written last. All of it stays at the site; folders have mode 0700. n = examples.
+Layout: `cache/<key>/<site>/` holds a cohort's files (cohort_files.py) and `set-aside.csv`;
+`cache/<key>/cohorts.json` is written last. All of it stays at the site; folders have mode 0700.
+n = examples.
 """
 
 import csv
@@ -21,7 +21,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wardround_client.cohort_files import copy_rows, folder_name, sizes
+from wardround_client.cohort_files import (
+    EXAMPLE,
+    About,
+    array_names,
+    copy_rows,
+    folder_name,
+    read_about,
+    sizes,
+    write_about,
+)
 from wardround_client.cohort_pool import (
     Pool,
     at_one_site,
@@ -38,10 +47,8 @@ from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import IndexedData, Study
 
 NO_SITE = "(no site)"
-_TARGETS = "targets.npy"
 # Raise it with any change of what is written: caches are kept by it.
 _LAYOUT = 3
-_EXAMPLE = np.dtype([("stratum", "<i8"), ("patient", "<i8"), ("validation", "?")])
 
 
 class Partition(Protocol):
@@ -117,25 +124,23 @@ def open_cohort(folder: Path) -> Cohort:
         DataError: it is not there or damaged.
     """
     try:
-        about = json.loads((folder / "cohort.json").read_text(encoding="utf-8"))
-        examples = np.load(folder / "examples.npy", allow_pickle=False)
-        arrays = tuple(
-            np.load(folder / f"part-{part}.npy", mmap_mode="c", allow_pickle=False)
-            for part in range(about["parts"])
+        about, examples = read_about(folder)
+        *arrays, targets = (
+            np.load(folder / name, mmap_mode="c", allow_pickle=False)
+            for name in array_names(about.parts)
         )
-        targets = np.load(folder / _TARGETS, mmap_mode="c", allow_pickle=False)
         if {len(array) for array in (*arrays, targets)} != {len(examples)}:
             raise DataError(f"{folder}: the cached cohort is damaged.")
         return Cohort(
             folder=folder,
-            site=about["site"],
-            arrays=arrays,
+            site=about.site,
+            arrays=tuple(arrays),
             targets=targets,
             patients=examples["patient"].copy(),
             train=np.flatnonzero(~examples["validation"]),
             validation=np.flatnonzero(examples["validation"]),
-            set_aside=about["set_aside"],
-            notes=tuple(about["notes"]),
+            set_aside=about.set_aside,
+            notes=tuple(about.notes),
         )
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise DataError(f"{folder}: the cached cohort cannot be read.") from error
@@ -292,7 +297,7 @@ def _build(
         pool = at_one_site(pool, hospital)
     require_examples(pool)
     require_share(pool, study.data.unreadable_share)
-    examples = np.empty(len(pool.strata), dtype=_EXAMPLE)
+    examples = np.empty(len(pool.strata), dtype=EXAMPLE)
     examples["stratum"], examples["patient"] = pool.strata, pool.patients
     examples["validation"] = in_validation(pool.patients, study.data.validation_fraction)
     if partition is None:
@@ -388,15 +393,9 @@ def _write_site(
     folder.mkdir(mode=0o700)
     for array in arrays:
         copy_rows(np.load(array, mmap_mode="r"), rows, folder / array.name)
-    np.save(folder / "examples.npy", examples)
+    about = About(site=site, parts=parts, set_aside=len(aside), notes=notes)
+    write_about(folder, about, examples)
     _list_set_aside(folder / "set-aside.csv", aside)
-    about = {
-        "site": site,
-        "parts": parts,
-        "set_aside": len(aside),
-        "notes": notes,
-    }
-    (folder / "cohort.json").write_text(json.dumps(about), encoding="utf-8")
     return sizes(folder, [path.name for path in folder.iterdir()])
 
 

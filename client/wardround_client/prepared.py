@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wardround_client.cohort import Cohort
+from wardround_client.cohort_files import written_beside
 from wardround_shared.digests import FieldDigest
 from wardround_shared.errors import DataError
 from wardround_shared.messages import Fitted
@@ -89,17 +90,12 @@ def _forget_the_oldest(cohort: Path, *, but: Path) -> None:
 
 
 def _write(folder: Path, parts: tuple[NDArray[np.float32], ...]) -> None:
-    """Write beside the final place, then rename: another process may do the same."""
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
     try:
-        for number, part in enumerate(parts):
-            np.save(unfinished / f"{number}.npy", part)
-        unfinished.rename(folder)
+        with written_beside(folder, prefix=".unfinished-") as unfinished:
+            for number, part in enumerate(parts):
+                np.save(unfinished / f"{number}.npy", part)
     except OSError as error:
-        if not folder.is_dir():
-            raise DataError(
-                f"{folder.parent}: the prepared cohort cannot be written "
-                f"({os.strerror(error.errno or 0)}); free some disk space."
-            ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        raise DataError(
+            f"{folder.parent}: the prepared cohort cannot be written "
+            f"({os.strerror(error.errno or 0)}); free some disk space."
+        ) from error

@@ -94,7 +94,7 @@ def train(
     """Train `module` in place; returns trained minus received parameters, float32 [P].
 
     Args:
-        module: holds the received global model.
+        module: holds the received global model; parameters that need no gradient stay as they are.
         examples: of the whole site.
         index: int64 [N'], the training split.
         settings: what the study asks of this round.
@@ -114,7 +114,8 @@ def train(
             parts, targets = examples.take(index[drawn].to(device))
             if settings.augmentation is not None and len(drawn):
                 parts, targets = settings.augmentation(parts, targets, change)
-            step(parts, targets, None if patients is None else patients[drawn])
+            whose = None if patients is None else patients[drawn]
+            step(*settings.task.posed(module, parts, targets, whose, change))
             if pull:
                 _pull_back(module, centre, pull)
             settings.progress(TRAINING, done, steps)
@@ -248,7 +249,7 @@ def _optimiser(module: nn.Module, settings: LocalTraining) -> torch.optim.Optimi
     # DP-SGD's gradients have another where a model keeps its channels last.
     fused = settings.protection is None
     rate = learning_rate(training, settings.round)
-    parameters = list(module.parameters())
+    parameters = [p for p in module.parameters() if p.requires_grad]
     if training.optimiser == "sgd":
         return torch.optim.SGD(
             parameters,

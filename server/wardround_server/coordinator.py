@@ -27,7 +27,7 @@ from wardround_server.initial_weights import start_from_
 from wardround_server.last_models import LastModels
 from wardround_server.named_parameters import NamedParameters
 from wardround_server.observer import Metrics, Observer
-from wardround_server.optimisers import Parameters, server_optimiser
+from wardround_server.optimisers import Parameters, ServerOptimiser, server_optimiser
 from wardround_server.plain_sums import PlainSums
 from wardround_server.register import Register
 from wardround_server.rounds import PRESENT, Dropped, GivenUp, RosterLine
@@ -52,7 +52,7 @@ from wardround_shared.network import build_network
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.secure_aggregation.roster import Roster, Terms
 from wardround_shared.study import Study
-from wardround_shared.tasks import task_of
+from wardround_shared.tasks import adversaries, task_of
 
 MOST_GIVEN_UP = 3
 """Rounds in a row that may be given up; sites have paid for each of them in their ledgers."""
@@ -122,7 +122,7 @@ class Coordinator:
         self._recipe = Recipe(study)
         self._classes = study.study.classes
         self._task = task_of(study)
-        self._optimiser = server_optimiser(study.training)
+        self._optimiser = self._server_optimiser()
         self._checkpoints = Checkpoints(folder, study=study, run=run, seed=seed)
         self._progress = Progress()
         self._register = Register(folder, self._progress, roster)
@@ -317,6 +317,20 @@ class Coordinator:
             torch.manual_seed(self._seed)
             inputs = self._recipe.output_shapes(shapes)
             return build_network(self._study, inputs)
+
+    def _server_optimiser(self) -> ServerOptimiser:
+        """The study's, and where images are made the generator's training after it."""
+        optimiser = server_optimiser(self._study.training)
+        if self._study.study.kind != "generation":
+            return optimiser
+        from wardround_server.generator import WithGenerator  # noqa: PLC0415 - one task needs it
+
+        return WithGenerator(
+            optimiser,
+            self._study.training.generator,
+            lambda: adversaries(self._module(self._progress.shapes)),
+            self._seed,
+        )
 
     def _request(self, number: int) -> RecordDict:
         progress = self._progress

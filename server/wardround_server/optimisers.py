@@ -60,7 +60,7 @@ class FedAvg:
 
     def restore(self, state: Mapping[str, Floats]) -> None:
         """See `ServerOptimiser.restore`."""
-        _require_names(state, set())
+        require_names(state, set())
 
 
 class FedAdam:
@@ -104,12 +104,17 @@ class FedAdam:
 
     def restore(self, state: Mapping[str, Floats]) -> None:
         """See `ServerOptimiser.restore`."""
-        _require_names(state, {"mean", "square", "steps"})
+        require_names(state, {"mean", "square", "steps"})
         self._mean, self._square = state["mean"], state["square"]
         self._steps = int(state["steps"][0])
 
 
-def _require_names(state: Mapping[str, Floats], names: set[str]) -> None:
+def require_names(state: Mapping[str, Floats], names: set[str]) -> None:
+    """Refuse a checkpoint that holds anything else.
+
+    Raises:
+        RunFolderError: it does.
+    """
     if set(state) != names:
         raise RunFolderError(
             "The checkpoint holds the state of another optimiser than the study's strategy names; "

@@ -7,6 +7,8 @@ METRICS = {
     "c_index": "C-index",
     "dice": "Dice",
     "froc": "FROC",
+    "frechet": "Fréchet distance",
+    "told_apart": "Told apart",
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
     "f1_macro": "F1 (macro)",
@@ -17,7 +19,7 @@ METRICS = {
     "loss": "Loss",
 }
 
-NO_SCORES = frozenset({"events", "lesions", "loss"})
+NO_SCORES = frozenset({"events", "lesions", "loss", "frechet", "told_apart"})
 """Of which more is not better."""
 
 _MEANINGS = {
@@ -29,6 +31,9 @@ _MEANINGS = {
     "that have the structure; 1 is perfect.",
     "froc": "mean share of the lesions that are found at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false marks "
     "an image; 1 is perfect.",
+    "frechet": "between features of real images and of made ones; 0 is the same, and lower better.",
+    "told_apart": "share of real and made images that the discriminator takes for what they are; "
+    "at 0.5 it cannot tell.",
     "accuracy": "share of examples that are classified correctly.",
     "balanced_accuracy": "mean over the classes of the share classified correctly.",
     "f1_macro": "mean over the classes of the harmonic mean of precision and sensitivity.",
@@ -50,6 +55,7 @@ _OF_KIND = {
     "localisation": {
         "sensitivity": "share of the lesions that are found at one false mark an image.",
     },
+    "generation": {"loss": "of the discriminator, on a real image and a made one."},
     "labelling": {"accuracy": "share of the steps that are classified correctly."},
 }
 """Where a metric means something else in a task of that kind."""

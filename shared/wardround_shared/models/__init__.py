@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from wardround_shared.errors import StudyError
 from wardround_shared.models.cnn import build_cnn
 from wardround_shared.models.cnn1d import build_cnn1d
+from wardround_shared.models.dcgan import build_dcgan
 from wardround_shared.models.mlp import build_mlp
 from wardround_shared.models.recurrent import build_recurrent
 from wardround_shared.models.text import build_bilstm
@@ -23,6 +24,7 @@ from wardround_shared.study import (
     Cnn,
     Cnn1d,
     CnnLstm,
+    DcGan,
     Gru,
     Lstm,
     Mlp,
@@ -77,6 +79,8 @@ def build_model(  # noqa: PLR0911 - one for each family
             from wardround_shared.models.unet import build_unet  # noqa: PLC0415 - slow import
 
             return build_unet(model, shapes, outputs)
+        case DcGan():
+            return build_dcgan(model, shapes, outputs)
         case Bilstm():
             return build_bilstm(model, shapes, outputs)
         case Backbone():

@@ -25,6 +25,7 @@ _TAKES = {
     "resnet50": "image",
     "densenet121": "image",
     "unet": "image",
+    "dcgan": "image",
     "cnn1d": "signal",
     "lstm": "signal",
     "gru": "signal",

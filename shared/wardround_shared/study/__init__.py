@@ -47,6 +47,7 @@ from wardround_shared.study.fhir import (
 )
 from wardround_shared.study.learning import (
     Aggregation,
+    Generator,
     Privacy,
     Simulation,
     Training,
@@ -58,6 +59,7 @@ from wardround_shared.study.models import (
     Cnn,
     Cnn1d,
     CnnLstm,
+    DcGan,
     Gru,
     Lstm,
     Mlp,
@@ -107,6 +109,7 @@ __all__ = [
     "Conversion",
     "Crop",
     "Data",
+    "DcGan",
     "DicomData",
     "DicomWaveformData",
     "Disclosure",
@@ -114,6 +117,7 @@ __all__ = [
     "Feature",
     "FhirData",
     "Fill",
+    "Generator",
     "Gru",
     "HashWords",
     "Histogram",

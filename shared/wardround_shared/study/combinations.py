@@ -15,7 +15,7 @@ from wardround_shared.study.data import (
 )
 from wardround_shared.study.document import Kind, Study, Task
 from wardround_shared.study.idle import idle_keys
-from wardround_shared.study.models import Bilstm
+from wardround_shared.study.models import Bilstm, DcGan
 
 _MODALITIES = {
     "table": "tabular",
@@ -39,6 +39,7 @@ _TARGETS: dict[Kind, str] = {
     "labelling": "label",
     "segmentation": "mask",
     "localisation": "points",
+    "generation": "label",
 }
 """Where `[data]` says what is to be told of an example."""
 
@@ -66,6 +67,11 @@ def check_combinations(study: Study, origin: str) -> None:
         raise StudyError(
             f'{origin}: model.name: "{study.model.name}" does not go with data.source = '
             f'"{source}"; texts need "bilstm", and no other source does.'
+        )
+    if isinstance(study.model, DcGan) != (study.study.kind == "generation"):
+        raise StudyError(
+            f'{origin}: model.name: "{study.model.name}" does not go with task = "{task}"; images '
+            'are made by "dcgan", and it does nothing else.'
         )
     _check_target(study, origin)
     _check_several(study, origin)
@@ -160,6 +166,11 @@ def _check_label(study: Study, label: Label, origin: str) -> None:
 
 def _check_personal(study: Study, origin: str) -> None:
     """Refuse what would put a site's own layers into a model that they were not trained with."""
+    if study.personal.any and study.study.kind == "generation":
+        raise UnsupportedError(
+            f"{origin}: personal: a site has no images made of its own in this version, since the "
+            "generator is trained at the server; leave it out."
+        )
     if study.personal.layers != "none" and study.training.average_last > 1:
         raise UnsupportedError(
             f"{origin}: training.average-last: {study.training.average_last} cannot be combined "

@@ -27,6 +27,7 @@ Task = Literal[
     "sequence-labelling",
     "image-segmentation",
     "image-localisation",
+    "image-generation",
 ]
 Kind = Literal[
     "classification",
@@ -35,6 +36,7 @@ Kind = Literal[
     "labelling",
     "segmentation",
     "localisation",
+    "generation",
 ]
 
 

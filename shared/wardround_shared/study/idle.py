@@ -48,6 +48,14 @@ def idle_keys(study: Study) -> Iterator[Idle]:
             because='with partition = "iid"',
             otherwise='write partition = "dirichlet"',
         )
+    if study.study.kind != "generation":
+        yield from _given(
+            "training",
+            training,
+            ("generator",),
+            because=f'with task = "{study.study.task}", which makes no images',
+            otherwise='take task = "image-generation"',
+        )
     if isinstance(study.model, Lstm | Gru) and not study.model.front:
         yield from _given(
             "model",

@@ -7,6 +7,22 @@ from pydantic import Field, model_validator
 from wardround_shared.study.section import Section
 
 
+class Generator(Section):
+    """`[training.generator]`: how the server trains a generator after each round.
+
+    Adam (Kingma and Ba 2015) with beta1 = 0.5 as in DCGAN, against the discriminator as the round
+    has left it.
+
+    Attributes:
+        steps: of a round.
+        batch_size: images a step.
+    """
+
+    steps: int = Field(default=20, ge=1, le=100_000)
+    batch_size: int = Field(default=64, ge=1, le=4096)
+    learning_rate: float = Field(default=0.001, gt=0)
+
+
 class Training(Section):
     """`[training]`: what a site does in a round, and how the server steps.
 
@@ -17,6 +33,7 @@ class Training(Section):
         proximal: mu of fedprox (Li et al. 2020); only with that strategy.
         server_learning_rate: factor on the mean update; for fedadam its step size.
         average_last: the model that is kept is the mean of the last so many global models.
+        generator: of an image generation; goes with no other task.
     """
 
     rounds: int = Field(ge=1, le=100_000)
@@ -32,6 +49,7 @@ class Training(Section):
     proximal: float = Field(default=0.0, ge=0.0)
     server_learning_rate: float = Field(default=1.0, gt=0)
     average_last: int = Field(default=1, ge=1)
+    generator: Generator = Generator()
 
     @model_validator(mode="after")
     def _strategy_fits(self) -> "Training":

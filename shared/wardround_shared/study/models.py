@@ -44,6 +44,18 @@ class UNet(Section):
     dropout: Dropout = 0.0
 
 
+class DcGan(Section):
+    """Generator of images, and the discriminator that sites train it against.
+
+    `width`, `generator_width`: fewest channels of each; `latent`: numbers an image is made from.
+    """
+
+    name: Literal["dcgan"]
+    width: int = Field(default=16, ge=4, multiple_of=4)
+    generator_width: int = Field(default=32, ge=4, multiple_of=4)
+    latent: int = Field(default=64, ge=1, le=1024)
+
+
 class Cnn1d(Section):
     """Strided convolutions over time, whose channels double, and a dense layer.
 
@@ -113,7 +125,7 @@ class Bilstm(Section):
 
 
 Model = Annotated[
-    Mlp | Cnn | Backbone | UNet | Cnn1d | Lstm | Gru | CnnLstm | Bilstm,
+    Mlp | Cnn | Backbone | UNet | DcGan | Cnn1d | Lstm | Gru | CnnLstm | Bilstm,
     Field(discriminator="name"),
 ]
 

@@ -6,6 +6,7 @@ in counting and in what a summary says goes through the `Task` that it returns.
 
 from wardround_shared.study import SequencesData, Study
 from wardround_shared.tasks.classification import Classification
+from wardround_shared.tasks.generation import Generation, adversaries
 from wardround_shared.tasks.labelling import NO_CLASS, Labelling
 from wardround_shared.tasks.localisation import Localisation
 from wardround_shared.tasks.multilabel import MultiLabel
@@ -16,17 +17,19 @@ from wardround_shared.tasks.task import Task
 __all__ = [
     "NO_CLASS",
     "Classification",
+    "Generation",
     "Labelling",
     "Localisation",
     "MultiLabel",
     "ProportionalHazards",
     "Segmentation",
     "Task",
+    "adversaries",
     "task_of",
 ]
 
 
-def task_of(study: Study) -> Task:
+def task_of(study: Study) -> Task:  # noqa: PLR0911 - one for each
     """What the study learns."""
     data = study.data
     match study.study.kind:
@@ -42,6 +45,8 @@ def task_of(study: Study) -> Task:
         case "localisation":
             assert data.points is not None
             return Localisation(data.points.most)
+        case "generation":
+            return Generation(study.study.classes)
         case "survival":
             assert data.survival is not None  # `check_combinations`
             return ProportionalHazards(data.survival.horizon, data.survival.intervals)

@@ -6,6 +6,7 @@ Shape letters: B = examples in a batch, N = examples, L = length of the counts, 
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -13,6 +14,8 @@ from wardround_shared.evaluation import LARGEST_LOSS
 
 Counts = NDArray[np.float64]
 Metrics = dict[str, Any]
+Posed = tuple[tuple[Tensor, ...], Tensor, Tensor | None]
+"""Parts, targets and patients of a batch as it is trained on."""
 
 
 class Task(Protocol):
@@ -53,6 +56,28 @@ class Task(Protocol):
     def headed(self, network: nn.Module) -> nn.Module:
         """The whole model: what the task adds to a network with so many outputs, or nothing."""
         return network
+
+    def posed(
+        self,
+        module: nn.Module,
+        parts: tuple[Tensor, ...],
+        targets: Tensor,
+        patients: Tensor | None,
+        chance: torch.Generator,
+    ) -> Posed:
+        """What is trained on where a batch of examples was drawn: the same, unless the task adds.
+
+        What it adds has to be of the patient for whom it is added, as long as patients are told
+        apart; where they are None and it adds, each example is told apart from then on.
+
+        Args:
+            module: as it is trained, with what `headed` has added.
+            parts: [B, ...] each.
+            targets: [B, ...].
+            patients: int64 [B] where they are the unit.
+            chance: to draw from.
+        """
+        return parts, targets, patients
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """Each example's own loss [B]; nothing in it depends on another example.

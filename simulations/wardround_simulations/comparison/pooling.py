@@ -1,26 +1,29 @@
 """The data of all sites in one place, which only a simulation can have. n = examples.
 
-The files are those of a cohort (`cohort.py` of the site says which), in the cache beside the
+The files are those of a cohort (`cohort_files.py` of the site says which), in the cache beside the
 cohorts that they are copied from, so that they are mapped like any other and take no memory.
 """
 
-import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from wardround_client.cohort import CohortSet, open_cohort
-from wardround_client.cohort_files import GrowingArray
+from wardround_client.cohort_files import (
+    About,
+    array_names,
+    join,
+    read_about,
+    write_about,
+    written_beside,
+)
 from wardround_shared.errors import DataError
 
 EVERYBODY = "all sites"
 """Name of the one site that has everybody's data."""
 
 _FOLDER = ".pooled"  # no site's folder begins with a dot
-_CHUNK = 1024  # examples copied at a time
 
 
 def pooled(cohorts: CohortSet) -> CohortSet:
@@ -50,29 +53,15 @@ def only(cohorts: CohortSet, site: str) -> CohortSet:
 
 
 def _write(cohorts: CohortSet, folder: Path) -> None:
-    """Write beside the final place, then rename: another process may do the same."""
-    building = Path(tempfile.mkdtemp(prefix=".pooling-", dir=cohorts.folder))
-    try:
+    with written_beside(folder, prefix=".pooling-") as building:
         parts = len(cohorts.cohorts[0].arrays)
-        for name in (*(f"part-{part}.npy" for part in range(parts)), "targets.npy", "examples.npy"):
-            _join([cohort.folder / name for cohort in cohorts.cohorts], building / name)
+        for name in array_names(parts):
+            join([cohort.folder / name for cohort in cohorts.cohorts], building / name)
         sites = [cohort.site for cohort in cohorts.cohorts]
-        about = {
-            "site": sites[0] if len(sites) == 1 else EVERYBODY,
-            "parts": parts,
-            "set_aside": sum(cohort.set_aside for cohort in cohorts.cohorts),
-            "notes": [],
-        }
-        (building / "cohort.json").write_text(json.dumps(about), encoding="utf-8")
-        if not folder.is_dir():
-            building.rename(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-
-
-def _join(sources: list[Path], target: Path) -> None:
-    arrays = [np.load(source, mmap_mode="r") for source in sources]
-    with GrowingArray(target, arrays[0].shape[1:], arrays[0].dtype) as joined:
-        for array in arrays:
-            for start in range(0, len(array), _CHUNK):
-                joined.append(array[start : start + _CHUNK])
+        about = About(
+            site=sites[0] if len(sites) == 1 else EVERYBODY,
+            parts=parts,
+            set_aside=sum(cohort.set_aside for cohort in cohorts.cohorts),
+        )
+        examples = [read_about(cohort.folder)[1] for cohort in cohorts.cohorts]
+        write_about(building, about, np.concatenate(examples))

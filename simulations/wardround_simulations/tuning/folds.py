@@ -6,17 +6,21 @@ whatever the order of rows and whoever else is there. n = examples.
 """
 
 import hashlib
-import json
 import os
-import shutil
-import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wardround_client.cohort import Cohort, CohortSet, open_cohort
-from wardround_client.cohort_files import copy_rows
+from wardround_client.cohort_files import (
+    array_names,
+    copy_rows,
+    read_about,
+    write_about,
+    written_beside,
+)
 from wardround_shared.errors import CohortError, DataError
 
 
@@ -70,32 +74,24 @@ def _fold(code: int, folds: int, seed: int) -> int:
 
 
 def _write(cohorts: CohortSet, folder: Path, folds: int, seed: int) -> None:
-    """Write beside the final place, then rename: another process may do the same."""
-    building = Path(tempfile.mkdtemp(prefix=".folding-", dir=cohorts.folder))
-    try:
+    with written_beside(folder, prefix=".folding-") as building:
         for cohort in cohorts.cohorts:
             if len(cohort.train):
                 _write_site(cohort, building, folds, seed)
-        if not folder.is_dir():
-            building.rename(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _write_site(cohort: Cohort, building: Path, folds: int, seed: int) -> None:
     """One site's training examples in the first fold's folder, and linked from the others'."""
     number = fold_of(cohort.patients[cohort.train], folds, seed)
-    examples = np.load(cohort.folder / "examples.npy")[cohort.train]
-    about = json.loads((cohort.folder / "cohort.json").read_text(encoding="utf-8")) | {"notes": []}
-    names = [*(f"part-{part}.npy" for part in range(len(cohort.arrays))), "targets.npy"]
+    about, examples = read_about(cohort.folder)
+    examples = examples[cohort.train]
     for fold in range(folds):
         folder = building / str(fold) / cohort.folder.name
         folder.mkdir(mode=0o700, parents=True)
-        for name in names:
+        for name in array_names(about.parts):
             if fold == 0:
                 copy_rows(np.load(cohort.folder / name, mmap_mode="r"), cohort.train, folder / name)
             else:
                 os.link(building / "0" / cohort.folder.name / name, folder / name)
         examples["validation"] = number == fold
-        np.save(folder / "examples.npy", examples)
-        (folder / "cohort.json").write_text(json.dumps(about), encoding="utf-8")
+        write_about(folder, replace(about, notes=()), examples)
