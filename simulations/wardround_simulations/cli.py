@@ -16,16 +16,17 @@ from wardround_shared.commands import Json
 from wardround_shared.commands import errors as _errors
 from wardround_shared.commands import interrupted as _interrupted
 from wardround_shared.commands import print_json as _print_json
-from wardround_shared.errors import RunError, StudyError
+from wardround_shared.errors import RunError
 from wardround_shared.study import Study, load_study
 from wardround_shared.terminal import accept_every_letter, say
 from wardround_simulations.backends import warm_pool
 from wardround_simulations.explaining.command import explain
 from wardround_simulations.exporting.command import export
 from wardround_simulations.metric_names import METRICS, NO_SCORES
+from wardround_simulations.options import Cache, default_cache, find_study
 from wardround_simulations.prediction.command import predict
 from wardround_simulations.serving.command import serve
-from wardround_simulations.tuning.command import add_to as add_tune_to
+from wardround_simulations.tuning.command import tune
 
 app = typer.Typer(
     help="Wardround: one model learned across hospitals, and no record ever moved.",
@@ -38,10 +39,6 @@ bench = typer.Typer(help="Measure speed; the speeds in README.md come from here.
 app.add_typer(bench, name="bench")
 
 EMBEDDED = "phantom"
-
-Cache = Annotated[
-    Path | None, typer.Option(help="Folder of decoded cohorts [default: ~/.cache/wardround].")
-]
 
 
 class BackendName(StrEnum):
@@ -266,6 +263,7 @@ app.command(epilog="Example: wardround predict runs/heart new-patients.csv")(pre
 app.command(epilog="Example: wardround serve runs/heart")(serve)
 app.command(epilog="Example: wardround explain runs/chest scan.dcm --out explained")(explain)
 app.command(epilog="Example: wardround export runs/heart --format onnx --out heart.onnx")(export)
+app.command(epilog="Example: wardround tune heart-disease --data ../heart-disease-uci")(tune)
 
 
 @bench.command("simulation", epilog="Example: wardround bench simulation --json")
@@ -342,42 +340,6 @@ def bench_deployment(
 
         result = measure(rounds=rounds)
     _print_result(result, json_=json_)
-
-
-def find_study(name: str) -> Path:
-    """The study file that a path or the name of a shipped study means.
-
-    Raises:
-        StudyError: there is none.
-    """
-    path = Path(name)
-    if path.suffix == ".toml" or path.is_file():
-        return path
-    shipped = studies_folder()
-    found = shipped / f"{name}.toml"
-    if not found.is_file():
-        names = ", ".join(sorted(file.stem for file in shipped.glob("*.toml")))
-        raise StudyError(f"{name}: no such study file, and none of the shipped studies ({names}).")
-    return found
-
-
-def studies_folder() -> Path:
-    """Where the shipped studies lie: inside the package once installed, beside it in a checkout."""
-    package = Path(__file__).parent
-    inside = package / "studies"
-    return inside if inside.is_dir() else package.parent / "studies"
-
-
-def default_cache() -> Path:
-    """`$WARDROUND_CACHE`, else the user's cache folder."""
-    configured = os.environ.get("WARDROUND_CACHE")
-    if configured:
-        return Path(configured)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "wardround"
-
-
-add_tune_to(app, find_study=find_study, default_cache=default_cache)
 
 
 def closing_lines(summary: dict[str, Any]) -> list[str]:

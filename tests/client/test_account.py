@@ -14,7 +14,7 @@ from wardround_shared.errors import BudgetError, PrivacyError, ProtocolError
 from wardround_shared.messages import Header
 from wardround_shared.privacy.accounting import epsilon_spent
 from wardround_shared.study import Study, load_study
-from wardround_simulations.cli import find_study
+from wardround_simulations.options import find_study
 
 OVERRIDES = ("training.rounds=3", "training.batch-size=16", "training.local-epochs=2")
 

@@ -14,7 +14,7 @@ from wardround_client.policy import TEMPLATE, Policy, parse_policy
 from wardround_client.rules import Hours, Rules, fewest_sites
 from wardround_shared.errors import NotAllowedError, PolicyError
 from wardround_shared.study import MODEL_NAMES, load_study
-from wardround_simulations.cli import find_study
+from wardround_simulations.options import find_study
 
 NOON = datetime(2027, 3, 1, 12, 0, tzinfo=UTC)
 

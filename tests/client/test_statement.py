@@ -9,7 +9,7 @@ from wardround_client.statement import Circumstances, lines_of, statement
 from wardround_shared.errors import PrivacyError
 from wardround_shared.privacy.accounting import SampledGaussian, epsilon_spent
 from wardround_shared.study import disclosures, load_study
-from wardround_simulations.cli import find_study
+from wardround_simulations.options import find_study
 
 POLICY = '[data-sets.ecg]\npopulation = "cardiology"\nepsilon = 6.0\n'
 EARLIER = SampledGaussian(noise_multiplier=2.0, sample_rate=0.1, steps=20)

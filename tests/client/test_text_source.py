@@ -172,7 +172,7 @@ def test_the_public_notes_are_read_whole(shared_data):
     if not folder.is_dir():
         pytest.skip("the data set text-mts-dialog is not here")
     from wardround_shared.study import load_study
-    from wardround_simulations.cli import find_study
+    from wardround_simulations.options import find_study
 
     study = load_study(find_study("text-mts-dialog"))
     source = open_source(study, folder)

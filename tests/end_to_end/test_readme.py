@@ -11,7 +11,8 @@ from typer.main import get_command
 from wardround_client import cli as site_cli
 from wardround_server import cli as server_cli
 from wardround_shared.errors import StudyError
-from wardround_simulations.cli import app, find_study
+from wardround_simulations.cli import app
+from wardround_simulations.options import find_study
 
 ROOT = Path(__file__).parents[2]
 APPS = {

@@ -1,7 +1,7 @@
 """Everything that a study takes from patients and no epsilon covers is said, and nothing else."""
 
 from wardround_shared.study import disclosures, load_study
-from wardround_simulations.cli import find_study
+from wardround_simulations.options import find_study
 
 
 def told(name, *overrides):

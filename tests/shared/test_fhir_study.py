@@ -7,7 +7,7 @@ import pytest
 
 from wardround_shared.errors import StudyError
 from wardround_shared.study import check_study, load_study, parse_study, study_text
-from wardround_simulations.cli import find_study
+from wardround_simulations.options import find_study
 
 FEATURE = "name='a', codes=['s|1']"
 

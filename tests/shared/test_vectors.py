@@ -20,7 +20,7 @@ from wardround_shared.vectors import (
     update_parts,
     update_sum,
 )
-from wardround_simulations.cli import find_study
+from wardround_simulations.options import find_study
 
 STUDY = load_study(find_study("heart-disease"), ["privacy.mechanism=none"])
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from wardround_shared.errors import StudyError
 from wardround_shared.terminal import accept_every_letter
-from wardround_simulations import cli
+from wardround_simulations import cli, options
 
 MEASURED = {"auroc": 0.9, "accuracy": 0.8, "n": 12}
 SUMMARY = {
@@ -44,16 +44,18 @@ class TestStudyName:
     def test_a_folder_of_the_same_name_does_not_hide_a_shipped_study(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         Path("heart-disease").mkdir()
-        assert cli.find_study("heart-disease") == cli.studies_folder() / "heart-disease.toml"
+        assert (
+            options.find_study("heart-disease") == options.studies_folder() / "heart-disease.toml"
+        )
 
     def test_a_study_file_needs_no_toml_at_its_end(self, tmp_path):
         file = tmp_path / "study"
         file.touch()
-        assert cli.find_study(str(file)) == file
+        assert options.find_study(str(file)) == file
 
     def test_a_folder_is_no_study(self, tmp_path):
         with pytest.raises(StudyError, match="no such study file"):
-            cli.find_study(str(tmp_path))
+            options.find_study(str(tmp_path))
 
 
 @pytest.mark.parametrize("sites", ["abc", "10,", "0", "-1", "1.5", "²"])

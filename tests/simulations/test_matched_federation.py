@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from federations import Silent, arrays_of, settings_of
 
-from wardround_simulations.cli import find_study
 from wardround_simulations.evaluation import evaluate_run, open_run
 from wardround_simulations.federation import simulate
+from wardround_simulations.options import find_study
 
 SHORT = (
     "privacy.mechanism=none",

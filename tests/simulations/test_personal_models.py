@@ -13,11 +13,12 @@ from wardround_client.training import Examples, evaluate
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import load_study
 from wardround_shared.tasks import task_of
-from wardround_simulations.cli import closing_lines, find_study
+from wardround_simulations.cli import closing_lines
 from wardround_simulations.comparison.compare import _measured
 from wardround_simulations.comparison.ways import Way, at_one_place
 from wardround_simulations.evaluation import open_own, open_run
 from wardround_simulations.federation import read_cohorts, simulate
+from wardround_simulations.options import find_study
 
 OWN_LAYERS = 'personal.layers="normalisation"'
 FINE_TUNED = "personal.fine-tune-epochs=3"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from federations import Silent, settings_of
 
-from wardround_simulations import cli
+from wardround_simulations import options
 from wardround_simulations.federation import simulate
 
 DATA = Path(os.environ.get("WARDROUND_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -35,7 +35,7 @@ SHORT = ("training.rounds=1", "training.local-epochs=1", "training.average-last=
 
 
 def test_every_study_is_run_here():
-    assert sorted(FOLDERS) == sorted(file.stem for file in cli.studies_folder().glob("*.toml"))
+    assert sorted(FOLDERS) == sorted(file.stem for file in options.studies_folder().glob("*.toml"))
 
 
 @pytest.mark.parametrize("name", sorted(FOLDERS))
@@ -45,7 +45,7 @@ def test_a_study_runs_on_its_data(tmp_path, name):
         pytest.skip(f"the data set {FOLDERS[name]} is not here")
     short = (*SHORT, *(["data.patients-per-site=40"] if data is None else []))
     short = (*short, "privacy.mechanism=none")
-    study = cli.find_study(name)
+    study = options.find_study(name)
     summary = simulate(settings_of(study, data, tmp_path / "run", *short), Silent())
     assert summary["status"] == "complete"
     assert summary["metrics"]["n"] > 0

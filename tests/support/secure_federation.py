@@ -49,7 +49,7 @@ from wardround_shared.secure_aggregation.wire import (
 )
 from wardround_shared.study import load_study
 from wardround_shared.vectors import sums_layout, sums_parts, update_layout, update_parts
-from wardround_simulations.cli import find_study
+from wardround_simulations.options import find_study
 
 STUDY = load_study(
     find_study("heart-disease"),

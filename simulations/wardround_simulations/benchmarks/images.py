@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from wardround_shared.study import Study, load_study
-from wardround_simulations.cli import find_study
+from wardround_simulations.options import find_study
 
 EXAMPLES = 5182
 """As many as the training and validation part of PneumoniaMNIST that the study was tuned on."""

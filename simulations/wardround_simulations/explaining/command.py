@@ -8,6 +8,7 @@ import typer
 from wardround_shared.commands import Json, errors, print_json
 from wardround_shared.errors import RunError, RunFolderError
 from wardround_shared.terminal import say
+from wardround_simulations.options import Cache, default_cache
 
 
 def explain(  # noqa: PLR0917 - the command's options
@@ -26,9 +27,7 @@ def explain(  # noqa: PLR0917 - the command's options
     data: Annotated[
         Path | None, typer.Option(help="For tables: folder of examples to measure columns on.")
     ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of decoded cohorts [default: ~/.cache/wardround].")
-    ] = None,
+    cache: Cache = None,
     json_: Json = False,
 ) -> None:
     """Draw what a run's model looks at; exits with 1 if some inputs could not be used."""
@@ -38,7 +37,6 @@ def explain(  # noqa: PLR0917 - the command's options
         if bool(inputs) == (data is not None):
             raise RunError("Name images or signals to explain, or for a table give --data.")
         # They import torch.
-        from wardround_simulations.cli import default_cache  # noqa: PLC0415
         from wardround_simulations.evaluation import open_run  # noqa: PLC0415
         from wardround_simulations.explaining.attribution import require_captum  # noqa: PLC0415
         from wardround_simulations.explaining.explain import (  # noqa: PLC0415

@@ -8,6 +8,7 @@ import typer
 
 from wardround_shared.commands import Json, errors, print_json
 from wardround_shared.terminal import say
+from wardround_simulations.options import Cache, default_cache
 
 
 class FormatName(StrEnum):
@@ -26,15 +27,12 @@ def export(  # noqa: PLR0917 - the command's options
         Path | None,
         typer.Option(help="Compare on real inputs from here [default: on random ones]."),
     ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of decoded cohorts [default: ~/.cache/wardround].")
-    ] = None,
+    cache: Cache = None,
     json_: Json = False,
 ) -> None:
     """Write a run's model for other software, and check it against the original."""
     with errors():
         # They import torch.
-        from wardround_simulations.cli import default_cache  # noqa: PLC0415
         from wardround_simulations.exporting.export import export_model  # noqa: PLC0415
 
         done = export_model(run, format_.value, out, data=data, cache=cache or default_cache())

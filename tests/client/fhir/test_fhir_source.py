@@ -344,7 +344,7 @@ def test_no_message_says_who(ask, tmp_path, study):
 
 def test_synthea_patients_are_read(shared_data, read):
     from wardround_shared.study import load_study
-    from wardround_simulations.cli import find_study
+    from wardround_simulations.options import find_study
 
     study = load_study(find_study("fhir-synthea"))
     records, aside, notes = read(study, shared_data / "fhir-synthea")
@@ -365,7 +365,7 @@ def test_synthea_patients_are_read(shared_data, read):
 
 def test_synthea_files_without_a_patient_are_set_aside(shared_data, read):
     from wardround_shared.study import load_study
-    from wardround_simulations.cli import find_study
+    from wardround_simulations.options import find_study
 
     study = load_study(find_study("fhir-synthea"), ['data.files=["R4/*.json"]'])
     records, aside, _ = read(study, shared_data / "fhir-synthea")

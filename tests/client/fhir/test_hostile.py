@@ -130,7 +130,7 @@ def test_bytes_changed_at_random(tmp_path, study, seed):
 
 
 def test_real_bundles_changed_at_random(tmp_path, shared_data):
-    from wardround_simulations.cli import find_study
+    from wardround_simulations.options import find_study
 
     asked = load_study(find_study("fhir-synthea"), ["data.files=['*']"])
     rng = random.Random(5)

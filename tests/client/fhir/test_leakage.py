@@ -123,7 +123,7 @@ def test_of_real_patients_what_comes_later_never_shows(tmp_path, study, shared_d
     import json
 
     from wardround_shared.study import load_study
-    from wardround_simulations.cli import find_study
+    from wardround_simulations.options import find_study
 
     rules = ["data.files=['*']", "data.prediction={date='2015-01-01'}", FOREVER[0]]
     asked = load_study(find_study("fhir-synthea"), rules)

@@ -14,7 +14,7 @@ from wardround_shared.errors import RunError, RunFolderError
 from wardround_shared.network import build_network
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import Model, load_study
-from wardround_simulations import cli
+from wardround_simulations import cli, options
 from wardround_simulations.evaluation import FinishedRun
 from wardround_simulations.exporting import formats
 from wardround_simulations.exporting.check import compare, made_up_inputs
@@ -43,7 +43,7 @@ def run(study_file, hospitals, tmp_path):
 
 def untrained(name):
     shipped, model, shapes = CASES[name]
-    study = load_study(cli.find_study(shipped))
+    study = load_study(options.find_study(shipped))
     study = study.model_copy(update={"model": TypeAdapter(Model).validate_python(model)})
     recipe = Recipe(study)
     torch.manual_seed(0)

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from wardround_server.run_folder import MODEL
 from wardround_shared.errors import RunFolderError
 from wardround_shared.tasks import task_of
-from wardround_simulations import cli
+from wardround_simulations import cli, options
 from wardround_simulations.evaluation import evaluate_run, open_run
 from wardround_simulations.federation import phantom_folder
 from wardround_simulations.prediction.prediction import Failure, predict_inputs
@@ -321,7 +321,7 @@ def test_a_dicom_file_is_read_with_the_windows_and_frames_of_the_study(tmp_path,
 
     monkeypatch.setattr(inputs, "read_dicom", read)
     (tmp_path / "x.dcm").touch()
-    study = load_study(cli.find_study("ct-contrast"), ["data.voi=true"])
+    study = load_study(options.find_study("ct-contrast"), ["data.voi=true"])
     found = [*inputs.read_inputs(study, tmp_path / "x.dcm")]
     assert [one.key for one in found] == [f"{tmp_path}/x.dcm#1", f"{tmp_path}/x.dcm#2"]
     assert asked == [{"voi": True, "frames": study.data.frames}]
@@ -332,13 +332,13 @@ def test_a_source_without_single_files_is_refused_in_words(tmp_path):
     from wardround_shared.errors import UnsupportedError
     from wardround_shared.study import load_study
 
-    study = load_study(cli.find_study("fhir-synthea"))
+    study = load_study(options.find_study("fhir-synthea"))
     with pytest.raises(UnsupportedError, match="evaluate takes a folder"):
         [*read_inputs(study, tmp_path / "bundle.json")]
 
 
 def test_dicom_files_are_predicted_as_evaluate_does(tmp_path):
-    study = cli.find_study("phantom").read_text()
+    study = options.find_study("phantom").read_text()
     changes = (
         "privacy.mechanism=none",
         "data.patients-per-site=10",

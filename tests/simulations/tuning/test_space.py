@@ -3,7 +3,7 @@ import pytest
 
 from wardround_shared.errors import StudyError
 from wardround_shared.study import load_study
-from wardround_simulations import cli
+from wardround_simulations import options
 from wardround_simulations.tuning.space import default_space, read_space
 
 SPACE = """
@@ -52,10 +52,10 @@ def test_what_is_no_space_is_refused(tmp_path, text, said):
         read_space(file)
 
 
-@pytest.mark.parametrize("name", sorted(f.stem for f in cli.studies_folder().glob("*.toml")))
+@pytest.mark.parametrize("name", sorted(f.stem for f in options.studies_folder().glob("*.toml")))
 @pytest.mark.parametrize("mechanism", ["none", "dp-sgd"])
 def test_each_point_of_the_default_space_is_a_study(name, mechanism):
-    file, form = cli.find_study(name), f"privacy.mechanism={mechanism}"
+    file, form = options.find_study(name), f"privacy.mechanism={mechanism}"
     space = default_space(load_study(file, [form]))
     assert ("privacy.max-grad-norm" in space.keys) == (mechanism == "dp-sgd")
     random = np.random.default_rng(0)
