@@ -167,10 +167,7 @@ def predict(module: nn.Module, batches: Iterable[tuple[Tensor, ...]], task: Task
 
 def learning_rate(training: Training, round_number: int) -> float:
     """Learning rate of a round (1-based) by the study's schedule."""
-    if training.learning_rate_schedule == "constant":
-        return training.learning_rate
-    progress = (round_number - 1) / training.rounds
-    return training.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+    return training.learning_rate * training.rate_share(round_number)
 
 
 def _chances(settings: LocalTraining, device: torch.device) -> torch.Generator:

@@ -327,7 +327,7 @@ class Coordinator:
 
         return WithGenerator(
             optimiser,
-            self._study.training.generator,
+            self._study.training,
             lambda: adversaries(self._module(self._progress.shapes)),
             self._seed,
         )

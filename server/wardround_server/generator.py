@@ -18,7 +18,7 @@ from wardround_shared.messages import Floats
 from wardround_shared.models import flatten, unflatten_
 from wardround_shared.models.dcgan import DcGanModel
 from wardround_shared.steps import Steps
-from wardround_shared.study import Generator
+from wardround_shared.study import Training
 
 _BETAS = (0.5, 0.999)
 _OWN = "generator."
@@ -30,20 +30,21 @@ class WithGenerator:
     def __init__(
         self,
         discriminator: ServerOptimiser,
-        settings: Generator,
+        training: Training,
         network_of: Callable[[], DcGanModel],
         seed: int,
     ) -> None:
-        """Train by `settings`.
+        """Train by `training.generator`.
 
         Args:
             discriminator: moves the parameters by what the sites have sent.
-            settings: of the study.
+            training: of the study.
             network_of: makes the study's network; its values do not matter.
             seed: of the latent numbers.
         """
         self._discriminator = discriminator
-        self._settings = settings
+        self._training = training
+        self._settings = training.generator
         self._network_of = network_of
         self._seed = seed
         self._network: DcGanModel | None = None
@@ -67,7 +68,8 @@ class WithGenerator:
 
     def _train(self, network: DcGanModel) -> None:
         settings, weights = self._settings, list(network.generator.parameters())
-        optimiser = torch.optim.Adam(weights, lr=settings.learning_rate, betas=_BETAS, fused=True)
+        rate = settings.learning_rate * self._training.rate_share(self._rounds + 1)
+        optimiser = torch.optim.Adam(weights, lr=rate, betas=_BETAS, fused=True)
         self._put_in_(optimiser, weights)
         chance = torch.Generator().manual_seed(_seed_of(self._seed, self._rounds))
         network.train()

@@ -22,7 +22,8 @@ from wardround_shared.terminal import accept_every_letter, say
 from wardround_simulations.backends import warm_pool
 from wardround_simulations.explaining.command import explain
 from wardround_simulations.exporting.command import export
-from wardround_simulations.metric_names import METRICS, NO_SCORES
+from wardround_simulations.generating.command import generate
+from wardround_simulations.metric_names import METRICS, NOT_IN_A_LINE
 from wardround_simulations.options import Cache, default_cache, find_study
 from wardround_simulations.prediction.command import predict
 from wardround_simulations.serving.command import serve
@@ -263,6 +264,7 @@ app.command(epilog="Example: wardround predict runs/heart new-patients.csv")(pre
 app.command(epilog="Example: wardround serve runs/heart")(serve)
 app.command(epilog="Example: wardround explain runs/chest scan.dcm --out explained")(explain)
 app.command(epilog="Example: wardround export runs/heart --format onnx --out heart.onnx")(export)
+app.command(epilog="Example: wardround generate runs/pneumonia-images --out made")(generate)
 app.command(epilog="Example: wardround tune heart-disease --data ../heart-disease-uci")(tune)
 
 
@@ -420,7 +422,7 @@ def main() -> None:
 def _metrics_line(name: str, measured: dict[str, Any]) -> str:
     if not measured.get("n"):
         return f"{name}: no validation examples"
-    shown = [key for key in METRICS if key not in NO_SCORES]
+    shown = [key for key in METRICS if key not in NOT_IN_A_LINE]
     figures = [f"{key} {measured[key]:.3f}" for key in shown if measured.get(key) is not None]
     return f"{name}: {', '.join(figures)} (n = {measured['n']:.0f})"
 

@@ -22,6 +22,9 @@ METRICS = {
 NO_SCORES = frozenset({"events", "lesions", "loss", "frechet", "told_apart"})
 """Of which more is not better."""
 
+NOT_IN_A_LINE = frozenset({"events", "lesions", "loss"})
+"""Left out where a model's metrics stand in one line."""
+
 _MEANINGS = {
     "auroc": "chance that an example of the class gets a higher score than one without it; "
     "0.5 is guessing, 1 is perfect.",
@@ -45,7 +48,7 @@ _MEANINGS = {
 }
 
 # Accuracy says little where one class is rare.
-_FIRST = ("auroc", "c_index", "dice", "froc", "balanced_accuracy")
+_FIRST = ("auroc", "c_index", "dice", "froc", "frechet", "balanced_accuracy")
 
 _OF_KIND = {
     "segmentation": {

@@ -28,6 +28,7 @@ FOLDERS = {
     "phantom-localisation": "",
     "phantom-segmentation": "",
     "pneumonia": "pneumoniamnist",
+    "pneumonia-images": "pneumoniamnist",
     "survival-tcga-brca": "survival-tcga-brca",
     "text-mts-dialog": "text-mts-dialog",
 }

@@ -11,6 +11,7 @@ from wardround_shared.intervals import Interval, of_area, of_share, resampled
 from wardround_shared.study import Study
 from wardround_shared.tasks import (
     Classification,
+    Generation,
     Labelling,
     Localisation,
     MultiLabel,
@@ -72,9 +73,11 @@ def _may_show(task: Task, counts: Counts, name: str) -> bool:
     return name == "accuracy" or smallest_group(task, counts) >= FEWEST
 
 
-def smallest_group(task: Task, counts: Counts) -> int:
+def smallest_group(task: Task, counts: Counts) -> int:  # noqa: PLR0911 - one for each
     """Examples of the rarest class, of the rarest presence or absence of a finding, or events."""
     match task:
+        case Generation():
+            return int(counts[0])
         case Localisation():
             return int(task.metrics(counts)["lesions"])
         case Labelling(classes=classes):  # steps

@@ -278,8 +278,10 @@ def _check_steps(data: Data, steps: Sequence[Step]) -> None:
 def _check_pictures(study: Study, plan: Stages) -> None:
     """An answer for each pixel needs the pixels, and points do not move with an image."""
     kind, step = study.study.kind, plan.augment
-    if kind not in {"segmentation", "localisation"}:
+    if kind not in {"segmentation", "localisation", "generation"}:
         return
+    if kind == "generation":
+        _check_range(study)
     if plan.histogram:
         raise StudyError(
             f"preprocessing.steps: after histogram there are no pixels for {study.study.task}; "
@@ -289,6 +291,22 @@ def _check_pictures(study: Study, plan: Stages) -> None:
         raise StudyError(
             "preprocessing.steps: augment would move the image and not the points of its lesions; "
             "for image-localisation it takes noise only."
+        )
+
+
+def _check_range(study: Study) -> None:
+    """Images are made with values from 0 to 1, and so have to be those to learn from."""
+    for place, step in enumerate(study.preprocessing.steps):
+        if isinstance(step, Standardise | MatchHistogram):
+            raise StudyError(
+                f"preprocessing.steps.{place}: after {step.name} values are no longer from 0 to 1, "
+                "as a generator makes them; leave it out."
+            )
+    ranged = any(isinstance(step, Window | Normalise) for step in study.preprocessing.steps)
+    if study.data.source != "images" and not ranged:
+        raise StudyError(
+            f'preprocessing.steps: values from data.source = "{study.data.source}" have any range, '
+            "and a generator makes 0 to 1; add a window or normalise step."
         )
 
 

@@ -67,7 +67,7 @@ def disclosures(study: Study) -> tuple[Disclosure, ...]:
             form=f"{form}, in each round",
         ),
         Disclosure(
-            what="metric counts on the validation split",
+            what=_measured(study),
             purpose="to measure the model",
             form=f"{form}, in each round",
         ),
@@ -107,6 +107,15 @@ def disclosures(study: Study) -> tuple[Disclosure, ...]:
             )
         )
     return tuple(told)
+
+
+def _measured(study: Study) -> str:
+    if study.study.kind != "generation":
+        return "metric counts on the validation split"
+    return (
+        "metric counts on the validation split: among them sums, over its images, of their "
+        "features and of products of two features"
+    )
 
 
 def _summed(step: Impute | MatchHistogram | Standardise) -> str:

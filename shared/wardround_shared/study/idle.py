@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from wardround_shared.study.data import (
     AnySignals,
@@ -175,6 +176,11 @@ def _idle_of_signals(study: Study) -> Iterator[Idle]:
             )
 
 
+def _written(section: Section) -> dict[str, Any]:
+    """A section within a section, as the file has it."""
+    return section.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
 def _given(
     place: str, section: Section, names: tuple[str, ...], *, because: str, otherwise: str
 ) -> Iterator[Idle]:
@@ -183,7 +189,7 @@ def _given(
         if name in section.model_fields_set:
             yield Idle(
                 key=f"{place}.{name.replace('_', '-')}",
-                value=json.dumps(getattr(section, name)),
+                value=json.dumps(getattr(section, name), default=_written),
                 because=because,
                 remedy=f"leave it out, or {otherwise}",
             )

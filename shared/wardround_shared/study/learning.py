@@ -1,5 +1,6 @@
 """`[training]`, `[privacy]`, `[aggregation]`, `[simulation]`."""
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -16,6 +17,7 @@ class Generator(Section):
     Attributes:
         steps: of a round.
         batch_size: images a step.
+        learning_rate: in the first round; it falls by the schedule of `training`.
     """
 
     steps: int = Field(default=20, ge=1, le=100_000)
@@ -50,6 +52,12 @@ class Training(Section):
     server_learning_rate: float = Field(default=1.0, gt=0)
     average_last: int = Field(default=1, ge=1)
     generator: Generator = Generator()
+
+    def rate_share(self, round_number: int) -> float:
+        """What the schedule leaves of a learning rate in a round (1-based)."""
+        if self.learning_rate_schedule == "constant":
+            return 1.0
+        return 0.5 * (1.0 + math.cos(math.pi * (round_number - 1) / self.rounds))
 
     @model_validator(mode="after")
     def _strategy_fits(self) -> "Training":

@@ -10,7 +10,7 @@ import numpy as np
 
 from wardround_client.cohort import CohortSet
 from wardround_server.run_folder import RunFolder
-from wardround_shared.errors import RunFolderError, WardroundError
+from wardround_shared.errors import RunFolderError, UnsupportedError, WardroundError
 from wardround_shared.study import Study
 from wardround_shared.tasks import Task, task_of
 from wardround_simulations.comparison.bootstrap import ALL, draws, values
@@ -87,6 +87,11 @@ def compare(asked: CompareSettings, watcher: Watcher) -> dict[str, Any]:
     out = asked.settings.out or default_run_folder(f"{studies.plain.study.name}-compare")
     if out.exists():
         raise RunFolderError(f"{out}: this folder exists already; name another with --out.")
+    if studies.plain.study.kind == "generation":
+        raise UnsupportedError(
+            "--compare: it measures patient by patient, and made images are of no patient; see "
+            "what they bring with wardround generate --effect-on."
+        )
     plain, private = read_splits(asked.settings, studies)
     _check(asked, plain, private)
     ways = ways_of(studies, _with_training(plain.trained))

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from wardround_server import durable
-from wardround_shared.errors import RunFolderError
+from wardround_shared.errors import RunFolderError, UnsupportedError
 from wardround_simulations.evaluation import open_run
 from wardround_simulations.exporting.check import (
     Difference,
@@ -53,6 +53,11 @@ def export_model(path: Path, kind: str, out: Path, *, data: Path | None, cache: 
     run = open_run(path)
     if os.path.lexists(out):
         raise RunFolderError(f"{out}: this file exists already; name another with --out.")
+    if run.study.study.kind == "generation" and kind != "safetensors":
+        raise UnsupportedError(
+            f"--format {kind}: a generator and its discriminator are two networks, and this format "
+            "has one; take safetensors, or the images themselves with wardround generate."
+        )
     batches = made_up_inputs(run) if data is None else real_inputs(run, data, cache)
     found: list[Difference] = []
 

@@ -1,5 +1,7 @@
 """What was learned: metrics, and their way over the rounds."""
 
+import base64
+
 import numpy as np
 
 from wardround_simulations.metric_names import METRICS, first_of, meanings, named
@@ -35,6 +37,27 @@ def performance(run: Run) -> Markup:
         cells,
     )
     return section("Performance", folded(shown, len(rows)), definitions(_performance_words(run)))
+
+
+def made_images(run: Run) -> Markup | None:
+    """What the final model makes; nothing where it makes no images."""
+    if not run.made_images:
+        return None
+    picture = element(
+        "img",
+        src="data:image/png;base64," + base64.b64encode(run.made_images).decode(),
+        alt=f"made images of {', '.join(run.classes)}",
+    )
+    return section(
+        "Made images",
+        paragraph(
+            "Made by the generator of the final model; none is a picture of a patient."
+            if run.privacy.mechanism != "none"
+            else "Made by the generator of the final model, WITHOUT differential privacy: an image "
+            "may be close to one that it was trained on."
+        ),
+        picture,
+    )
 
 
 def history(run: Run) -> Markup:

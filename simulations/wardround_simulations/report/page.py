@@ -8,7 +8,10 @@ from wardround_simulations.report.markup import Markup, element, figure, section
 from wardround_simulations.report.run import Run
 
 # No script, no request: whatever a name contains, the browser has nothing that it may fetch or run.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'"
+)
 _STATUS = {
     "interrupted": "This run was interrupted and did not finish.",
     "failed": "This run failed and did not finish.",
@@ -19,6 +22,7 @@ def page(run: Run) -> str:
     """The whole report as one HTML document."""
     parts = [
         learning.performance(run),
+        learning.made_images(run),
         learning.history(run),
         discrimination.curves(run),
         discrimination.confusions(run),

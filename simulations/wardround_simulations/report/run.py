@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from wardround_shared.errors import RunFolderError
 from wardround_shared.tasks import Classification, MultiLabel
+from wardround_simulations.generating import GRID
 
 Counts = NDArray[np.float64]
 Metrics = Mapping[str, float | None]
@@ -121,6 +122,7 @@ class Run:
         kind: of task: classification, survival and so on.
         counts: summed counts [L] of the final model; none where it was not evaluated.
         site_counts: the same of each site.
+        made_images: a PNG of images that the final model makes; empty where it makes none.
         missing: parts that the folder lacks, in words.
     """
 
@@ -150,6 +152,7 @@ class Run:
     history: tuple[Round, ...]
     roster: tuple[RosterLine, ...]
     site_history: tuple[SiteRound, ...]
+    made_images: bytes = b""
     missing: tuple[str, ...] = field(default=())
 
 
@@ -171,6 +174,7 @@ def read_run(folder: Path) -> Run:
             history=history,
             roster=roster,
             site_history=site_history,
+            made_images=_picture(folder),
             missing=missing,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -187,6 +191,7 @@ def _run(
     history: tuple[Round, ...],
     roster: tuple[RosterLine, ...],
     site_history: tuple[SiteRound, ...],
+    made_images: bytes,
     missing: list[str],
 ) -> Run:
     classes = tuple(str(name) for name in summary["classes"])
@@ -229,6 +234,7 @@ def _run(
         history=history,
         roster=roster,
         site_history=site_history,
+        made_images=made_images,
         missing=tuple(missing),
     )
 
@@ -261,6 +267,14 @@ def _lines(path: Path, missing: list[str]) -> list[dict[str, Any]]:
         except ValueError:
             missing.append(f"{path.parent.name}/{path.name}: line {number} is cut short.")
     return lines
+
+
+def _picture(folder: Path) -> bytes:
+    """What the model makes; nothing for any other task, or before the end of a run."""
+    try:
+        return (folder / GRID).read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def _study_text(folder: Path, missing: list[str]) -> str:

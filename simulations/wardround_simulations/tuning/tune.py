@@ -11,7 +11,7 @@ import numpy as np
 
 from wardround_client.cohort import CohortSet
 from wardround_server.run_folder import RunFolder
-from wardround_shared.errors import RunError, RunFolderError, StudyError
+from wardround_shared.errors import RunError, RunFolderError, StudyError, UnsupportedError
 from wardround_shared.study import Study, load_study, study_text
 from wardround_simulations.federation import (
     Settings,
@@ -96,6 +96,12 @@ def tune(asked: TuneSettings, watcher: Watcher) -> dict[str, Any]:
     out = asked.settings.out or default_run_folder(f"{asked.settings.study.study.name}-tune")
     if out.exists():
         raise RunFolderError(f"{out}: this folder exists already; name another with --out.")
+    if asked.settings.study.study.kind == "generation":
+        raise UnsupportedError(
+            "tune: made images have no score that goes by patient and that more of is better; look "
+            "at samples.png of a few runs, and see what they bring with wardround generate "
+            "--effect-on."
+        )
     trials = _drawn(asked)
     cohorts = read_cohorts(asked.settings)
     check_sites(asked.settings.study, cohorts)
