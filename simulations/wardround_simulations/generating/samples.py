@@ -132,7 +132,7 @@ def said_of(study: Study) -> dict[str, object]:
     return {
         "study": study.study.name,
         "study_id": study.study_id,
-        "classes": dict(enumerate(study.study.classes)),
+        "classes": {str(number): name for number, name in enumerate(study.study.classes)},
         "made": "by a generator"
         + ("" if privacy.private else "; without differential privacy: images may be copies"),
         "epsilon": privacy.epsilon if privacy.private else None,

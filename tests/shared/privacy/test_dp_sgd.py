@@ -18,7 +18,7 @@ from torch.nn import functional
 from wardround_shared.errors import PrivacyError
 from wardround_shared.models import build_model
 from wardround_shared.privacy import DpSgd, InjectedNoise, SystemNoise
-from wardround_shared.study import Bilstm, Cnn, Cnn1d, CnnLstm, Gru, Lstm, Mlp, Privacy
+from wardround_shared.study import Bilstm, Cnn, Cnn1d, CnnLstm, DcGan, Gru, Lstm, Mlp, Privacy
 
 BOUND = 0.5
 EXPECTED = 8.0
@@ -336,6 +336,7 @@ STUDY_MODELS = {
         Lstm(name="lstm", hidden=16, bidirectional=True, front=12),
         ((2, 40),),
     ),
+    "dcgan": (DcGan(name="dcgan", width=4), ((1, 20, 24),)),
 }
 
 
@@ -345,6 +346,8 @@ def test_a_studys_model_is_clipped_by_patient(name, sizes, patient_gradients, cl
     torch.manual_seed(3)
     model, shapes = STUDY_MODELS[name]
     module = build_model(model, shapes, 3)
+    if name == "dcgan":
+        module = module.discriminator  # what a site trains
     inputs, labels = tuple(torch.randn(10, *shape) for shape in shapes), torch.randint(0, 3, (10,))
     if name == "bilstm":  # few different words, so that a patient has one more than once
         ends = torch.randint(1, 13, (10, 1, 1))

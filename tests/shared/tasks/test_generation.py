@@ -1,6 +1,8 @@
 """Images that are made: the loss, what is counted, the distance, what one patient can change."""
 
 import copy
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from wardround_shared.tasks import Generation, adversaries
 from wardround_shared.tasks.features import FEATURES, LEVELS, RandomFeatures
 from wardround_shared.tasks.frechet import distance, moments, moments_length
 
-SHAPES = ((1, 20, 28),)
+DATA = Path(os.environ.get("WARDROUND_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
+CHESTS = DATA / "pneumoniamnist" / "pneumoniamnist_trainval.npz"
 CLASSES = ("round", "square")
 TASK = Generation(CLASSES)
 
@@ -229,3 +232,23 @@ class TestFeatures:
             moments(features(some).double().numpy()) for some in (real, blurred, images(200, 9))
         )
         assert distance(200, one, near, unit=8.0) < distance(200, one, far, unit=8.0)
+
+
+@pytest.mark.skipif(not CHESTS.is_file(), reason="the data set pneumoniamnist is not here")
+def test_distances_between_real_images_that_the_documentation_names():
+    arrays = np.load(CHESTS)
+    order = np.random.default_rng(0).permutation(len(arrays["train_images"]))
+    real = torch.from_numpy(arrays["train_images"][order]).float().div(255)[:, None]
+    labels = arrays["train_labels"][order, 0]
+
+    def apart(one, other):
+        n = min(len(one), len(other))
+        found = (moments(RandomFeatures()(some[:n]).double().numpy()) for some in (one, other))
+        return distance(n, *found, unit=LEVELS / 4.0)
+
+    others = real[500:1000]
+    blurred = nn.functional.avg_pool2d(real[:500], 5, 1, 2)
+    assert apart(real[:500], others) == pytest.approx(0.06, abs=0.02)
+    assert apart(blurred, others) == pytest.approx(0.5, abs=0.1)
+    assert apart(real[labels == 0], real[labels == 1]) == pytest.approx(3.2, abs=0.2)
+    assert apart(torch.rand_like(others), others) == pytest.approx(10.6, abs=0.5)
