@@ -10,7 +10,7 @@ resampling of the counts (`resampled`).
 All take each example as drawn on its own: with several examples of one patient they are too narrow.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import sqrt
 
 import numpy as np
@@ -46,21 +46,21 @@ def of_area(area: float | None, positives: float, negatives: float) -> Interval 
 
 
 def resampled(
-    metric: Callable[[NDArray[np.float64]], float | None],
+    metrics: Callable[[NDArray[np.float64]], Mapping[str, float | None]],
     counts: NDArray[np.float64],
     pieces: Sequence[slice],
     draws: int = DRAWS,
-) -> Interval | None:
-    """The middle 95 % of a metric over counts drawn anew from their own shares.
+) -> dict[str, Interval]:
+    """The middle 95 % of each metric over counts drawn anew from their own shares.
 
     Args:
-        metric: of counts.
+        metrics: of counts, by name; one that is never defined has no interval.
         counts: as a task counts.
         pieces: of the counts in each of which every example is counted once.
         draws: how many times.
     """
     random = np.random.default_rng(_SEED)
-    found = []
+    found: dict[str, list[float]] = {}
     for _ in range(draws):
         drawn = counts.copy()
         for piece in pieces:
@@ -70,13 +70,14 @@ def resampled(
             if n:
                 values[there] = random.multinomial(n, cells[there] / n)
             drawn[piece] = values
-        value = metric(drawn)
-        if value is not None:
-            found.append(value)
-    if not found:
-        return None
-    low, high = np.quantile(found, (0.025, 0.975)).tolist()
-    return low, high
+        for name, value in metrics(drawn).items():
+            if value is not None:
+                found.setdefault(name, []).append(value)
+    intervals = {}
+    for name, those in found.items():
+        low, high = np.quantile(those, (0.025, 0.975)).tolist()
+        intervals[name] = (low, high)
+    return intervals
 
 
 def _error_of_area(area: float, positives: float, negatives: float) -> float:

@@ -48,7 +48,7 @@ def test_resampled_accuracy_is_about_wilsons():
     label = (rng.random(200) < p).astype(int)
     counts = count(np.stack([1 - p, p], axis=1), label)
     pieces = [slice(2, 6), slice(6, counts_length(2))]
-    found = resampled(lambda c: metrics(c, ("a", "b"))["accuracy"], counts, pieces)
+    found = resampled(lambda c: metrics(c, ("a", "b")), counts, pieces)["accuracy"]
     hits = counts[2] + counts[5]
     assert found == pytest.approx(of_share(hits, 200), abs=0.02)
-    assert resampled(lambda _: None, counts, pieces) is None
+    assert resampled(lambda _: {"never": None}, counts, pieces) == {}

@@ -50,19 +50,16 @@ def measured(study: Study, counts: Counts, *, intervals: bool = True) -> list[Me
     if counts[0] < FEWEST:
         return []
     names = [name for name in values if name not in _NOT_SHOWN and _may_show(task, counts, name)]
-    return [
-        Measured(
-            name=name,
-            value=values[name],
-            interval=_interval(task, counts, name) if intervals else None,
-        )
-        for name in names
-    ]
+    known = _intervals(task, counts, names) if intervals else {}
+    return [Measured(name=name, value=values[name], interval=known.get(name)) for name in names]
 
 
-def _interval(task: Task, counts: Counts, name: str) -> Interval | None:
-    known = _exact(task, counts)
-    return known[name] if name in known else _resampled(task, counts, name)
+def _intervals(task: Task, counts: Counts, names: list[str]) -> dict[str, Interval | None]:
+    """Of these metrics, by formula where there is one."""
+    exact, pieces = _exact(task, counts), _pieces(task)
+    if not pieces or all(name in exact for name in names):
+        return exact
+    return resampled(task.metrics, counts, pieces) | exact
 
 
 def _may_show(task: Task, counts: Counts, name: str) -> bool:
@@ -117,13 +114,6 @@ def _of_two(task: Classification, counts: Counts) -> dict[str, Interval | None]:
         "sensitivity": of_share(hits, positives),
         "specificity": of_share(correct, negatives),
     }
-
-
-def _resampled(task: Task, counts: Counts, name: str) -> Interval | None:
-    pieces = _pieces(task)
-    if not pieces:
-        return None
-    return resampled(lambda drawn: task.metrics(drawn)[name], counts, pieces)
 
 
 def _pieces(task: Task) -> list[slice]:
