@@ -17,7 +17,7 @@ from wardround_shared.commands import errors as _errors
 from wardround_shared.commands import interrupted as _interrupted
 from wardround_shared.commands import print_json as _print_json
 from wardround_shared.errors import RunError
-from wardround_shared.study import Study, load_study
+from wardround_shared.study import NOT_PRIVATE, Study, load_study
 from wardround_shared.terminal import accept_every_letter, say
 from wardround_simulations.backends import warm_pool
 from wardround_simulations.explaining.command import explain
@@ -364,7 +364,7 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
             "weights were trained on, this run protects nobody of"
         )
     if privacy["mechanism"] == "none":
-        lines.append("privacy: NONE (mechanism = none): this model may reveal its training data")
+        lines.append(f"privacy: {NOT_PRIVATE}")
     else:
         largest = max(privacy["epsilon"].values(), default=0.0)
         lines.append(

@@ -18,27 +18,35 @@ from wardround_client.sources.arrays import ArraySource
 from wardround_client.sources.dicom import read_dicom
 from wardround_client.sources.dicom_waveform import read_waveform
 from wardround_client.sources.edf import read_edf
+from wardround_client.sources.examples import Example
+from wardround_client.sources.fhir import FhirSource
 from wardround_client.sources.files import file_fault
 from wardround_client.sources.image_file import read_image
 from wardround_client.sources.images import image_source
-from wardround_client.sources.index import Index, table_index
+from wardround_client.sources.input_columns import Beside, cells_beside, row_of
+from wardround_client.sources.nifti import read_nifti, require_nibabel
 from wardround_client.sources.records import RawRecord, Reading, SetAside
+from wardround_client.sources.sequences import SequenceSource
 from wardround_client.sources.signals import signal_source
-from wardround_client.sources.static import read_static
 from wardround_client.sources.table import TableSource
-from wardround_client.sources.wfdb import OF_BEATS, WfdbSource
-from wardround_shared.errors import DataError, UnreadableError, UnsupportedError
+from wardround_client.sources.targets import UNKNOWN
+from wardround_client.sources.text import TextSource
+from wardround_client.sources.wfdb import WfdbSource
+from wardround_shared.errors import DataError, UnreadableError
 from wardround_shared.study import (
     DicomData,
     DicomWaveformData,
     EdfData,
+    FhirData,
     ImagesData,
     IndexedData,
+    NiftiData,
     PhantomData,
-    RecordingsData,
+    SequencesData,
     SignalsData,
     Study,
     TableData,
+    TextData,
     WfdbData,
 )
 
@@ -54,6 +62,8 @@ _KINDS = {
     "a file of arrays (npz)": (".npz",),
     "a WFDB record": (".hea", ".dat"),
     "an EDF file": (".edf",),
+    "a NIfTI volume": (".nii", ".nii.gz"),
+    "a FHIR Bundle": (".json", ".ndjson"),
 }
 _EXPECTED: dict[type, tuple[str, ...]] = {
     TableData: ("a table",),
@@ -64,30 +74,29 @@ _EXPECTED: dict[type, tuple[str, ...]] = {
     EdfData: ("an EDF file",),
     SignalsData: ("a file of arrays (npz)",),
     WfdbData: ("a WFDB record",),
+    NiftiData: ("a NIfTI volume",),
+    SequencesData: ("a file of arrays (npz)",),
+    TextData: ("a table",),
+    FhirData: ("a FHIR Bundle",),
 }
 
 
-def read_inputs(study: Study, path: Path, *, columns: Path | None = None) -> Iterator[Read]:
+def read_inputs(study: Study, path: Path, *, columns: Beside | None = None) -> Iterator[Read]:
     """The examples in one file, with names to show as their keys.
 
-    Tables and npz files hold any number of examples; images and DICOM files one each, WFDB records
-    one or, with an annotator, one for each beat. What cannot be read comes as a `SetAside`, whose
-    reason may quote the file: it is for whoever owns it.
+    Tables, npz files and NDJSON hold any number of examples; images and DICOM files one each, WFDB
+    records one or, with an annotator, one for each beat. What cannot be read comes as a `SetAside`,
+    whose reason may quote the file: it is for whoever owns it.
 
     Args:
         study: that the model was trained for.
         path: of the file; of a WFDB record with or without its ending.
-        columns: table of the columns beside images, recordings or WFDB records, with the names of
-            the files or records.
+        columns: beside images, recordings or WFDB records: a table with the names of the files or
+            records, or the cells of one row.
 
     Raises:
-        UnsupportedError: there is no way yet to read single files of the study's source.
+        UnsupportedError: the library for such files is not installed.
     """
-    if type(study.data) not in _EXPECTED:
-        raise UnsupportedError(
-            f'Single files of data.source = "{study.data.source}" cannot be read yet; wardround '
-            "evaluate takes a folder."
-        )
     name = str(path)
     try:
         _require_kind(study, path)
@@ -99,7 +108,7 @@ def read_inputs(study: Study, path: Path, *, columns: Path | None = None) -> Ite
         yield SetAside(key=name, site=None, reason=file_fault(error))
 
 
-def _records(study: Study, path: Path, columns: Path | None) -> Iterator[Read]:
+def _records(study: Study, path: Path, columns: Beside | None) -> Iterator[Read]:
     match study.data:
         case TableData() as data:
             made = _unlabelled(study, data, path, {"patient": None, **_header(data, path)})
@@ -110,10 +119,19 @@ def _records(study: Study, path: Path, columns: Path | None) -> Iterator[Read]:
         case SignalsData() as data:
             made = _unlabelled(study, data, path, _patient(data))
             yield from _named(_arrays(made, path).records(), path)
+        case TextData() as data:
+            made = _unlabelled(study, data, path, {"patient": None, **_header(data, path)})
+            yield from _named(TextSource(made, _of(made, TextData), path.parent).records(), path)
         case WfdbData() as data:
             yield from _wfdb(study, data, path, columns)
+        case SequencesData() as data:
+            yield from _sequence(study, data, path)
+        case FhirData() as data:
+            only = data.model_copy(update={"files": (glob.escape(path.name),)})
+            source = FhirSource(study, only, path.parent, labelled=False)
+            yield from _named(source.records(), path, called="file 1")
         case _:
-            beside = _beside(study, path, columns)
+            beside = cells_beside(study, path, columns)
             for one in _readings(study, path):
                 yield _single(path, one, beside)
 
@@ -127,6 +145,9 @@ def _readings(study: Study, path: Path) -> Sequence[Reading]:
             return read_dicom(path)
         case EdfData() as data:
             return read_edf(path, leads=data.leads, unit=data.unit, windows=data.windows)
+        case NiftiData() as data:
+            require_nibabel()
+            return read_nifti(path, axis=data.axis, slices=data.slices)
         case DicomWaveformData() as data:
             return read_waveform(path, leads=data.leads, unit=data.unit, windows=data.windows)
     return (Reading(main=read_image(path)),)
@@ -137,7 +158,7 @@ def _require_kind(study: Study, path: Path) -> None:
     expected = _EXPECTED[type(study.data)]
     if path.is_dir():
         raise DataError("this is a folder; name the files in it")
-    found = next((kind for kind, ends in _KINDS.items() if path.suffix.lower() in ends), None)
+    found = next((kind for kind, ends in _KINDS.items() if path.name.lower().endswith(ends)), None)
     if found is not None and found not in expected:
         raise DataError(f"this is {found}, and the model takes {' or '.join(expected)}")
     if not path.exists() and not isinstance(study.data, WfdbData):  # named without an ending
@@ -157,35 +178,6 @@ def _single(path: Path, one: Reading, static: NDArray[np.float64] | None) -> Raw
     )
 
 
-def _beside(study: Study, path: Path, columns: Path | None) -> NDArray[np.float64] | None:
-    """The cells [S] of a file's row, compared with the other rows of the table as in training.
-
-    Raises:
-        UnreadableError: there is no table, not one row, or the row cannot be used.
-        DataError: the table lacks a column.
-    """
-    data = study.data
-    if not isinstance(data, ImagesData | DicomData | RecordingsData) or not data.static:
-        return None
-    needed = ", ".join(feature.column for feature in data.static)
-    if data.file is None:
-        raise UnreadableError(
-            f"the model takes {needed} beside the image, which the study has in arrays; name an "
-            "npz file"
-        )
-    if columns is None:
-        raise UnreadableError(
-            f"the model takes {needed} beside the file; name a table that has {data.file} and "
-            "these columns with --columns"
-        )
-    compared = any(feature.form != "value" for feature in data.static)
-    bare = data.model_copy(update={"join": (), **({} if compared else {"patient": None})})
-    table = table_index(bare, columns.parent, [columns])
-    row = _own_row(table, data.file, path, columns)
-    static = read_static(table, bare)
-    return None if static is None else static.of(row)
-
-
 # --- the study without what only training needs ----------------------------------------------
 
 
@@ -202,13 +194,15 @@ def _unlabelled(study: Study, data: IndexedData, path: Path, change: dict[str, A
     return study.model_copy(update={"data": data.model_copy(update=update)})
 
 
-def _header(data: TableData, path: Path) -> dict[str, Any]:
+def _header(data: TableData | TextData, path: Path) -> dict[str, Any]:
     """A table that names its columns is read by the names, even if the study's have no header."""
     if data.header:
         return {}
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         first = [cell.strip() for cell in next(csv.reader(file, delimiter=data.delimiter), [])]
-    named = {feature.column for feature in data.features} <= set(first)
+    text = isinstance(data, TextData)
+    needed = {*data.text} if text else {feature.column for feature in data.features}
+    named = needed <= {*first}
     return {"header": True, "columns": ()} if named else {}
 
 
@@ -231,66 +225,43 @@ def _of(study: Study, kind: type[D]) -> D:
     return study.data
 
 
-def _named(records: Iterator[Read], path: Path) -> Iterator[Read]:
-    """The same with the whole path in the key, since inputs may come from several folders."""
+def _named(records: Iterator[Read], path: Path, *, called: str | None = None) -> Iterator[Read]:
+    """The same with the whole path in the key, since inputs may come from several folders.
+
+    Args:
+        records: of one file.
+        path: of it.
+        called: what their keys call it; without it, by its name.
+    """
     for record in records:
-        rest = record.key.removeprefix(path.name)
+        rest = record.key.removeprefix(called or path.name)
         yield dataclasses.replace(record, key=f"{path}{rest}")
+
+
+# --- sequences -------------------------------------------------------------------------------
+
+
+def _sequence(study: Study, data: SequencesData, path: Path) -> Iterator[Read]:
+    """The examples of one file; steps that are there have class 0 as their target."""
+    made = _unlabelled(study, data, path, {"patient": None, "folder": ".", "table": (), "join": ()})
+    if path.suffix != ".npz":
+        raise UnreadableError("the file is no npz file")
+    source = SequenceSource(made, _of(made, SequencesData), path.parent)
+    whole = Example(row=0, key=str(path), patient=str(path), site=None, target=UNKNOWN)
+    yield from source.examples_of(whole, path.stem)
 
 
 # --- WFDB ------------------------------------------------------------------------------------
 
 
-def _wfdb(study: Study, data: WfdbData, path: Path, columns: Path | None) -> Iterator[Read]:
+def _wfdb(study: Study, data: WfdbData, path: Path, columns: Beside | None) -> Iterator[Read]:
     record = path.with_suffix("") if path.suffix in {".hea", ".dat"} else path
     made = _unlabelled(
         study, data, record, {"patient": None, "folder": ".", "table": (), "join": ()}
     )
     only = _of(made, WfdbData)
-    index = _row_of(record, only, columns)
+    index = row_of(record, only, columns)
     source = WfdbSource(made, only, record.parent)
     for read in source.records_of(index):
         beat = read.key.removeprefix(index.positions[0])
         yield dataclasses.replace(read, key=f"{path}{beat}")
-
-
-def _row_of(record: Path, data: WfdbData, columns: Path | None) -> Index:
-    """One row: the record's name, and its static columns from the table where there are any."""
-    needed = [f.column for f in data.static if not data.annotator or f.column not in OF_BEATS]
-    if not needed:
-        return Index(
-            columns={data.record: [record.name]},
-            known=(data.record,),
-            origins=[record.name],
-            positions=[record.name],
-            identities=[record.name],
-            paths=[record.name],
-            files=(record.name,),
-        )
-    if columns is None:
-        raise UnreadableError(
-            f"the model takes {', '.join(needed)} beside the signal; name a table that has "
-            f"{data.record} and these columns with --columns"
-        )
-    table = table_index(data, columns.parent, [columns])
-    found = table.take([_own_row(table, data.record, record, columns)])
-    return dataclasses.replace(
-        found,
-        columns={**found.columns, data.record: [record.name]},
-        identities=[record.name],
-        paths=[record.name],
-    )
-
-
-def _own_row(table: Index, column: str, path: Path, columns: Path) -> int:
-    """The one row of the table that names the file or record."""
-    mine = [row for row, cell in enumerate(table.column(column)) if _names(cell, path)]
-    if len(mine) != 1:
-        raise UnreadableError(f"{len(mine) or 'no'} rows of {columns.name} are of this record")
-    return mine[0]
-
-
-def _names(cell: str, record: Path) -> bool:
-    """Whether a cell names the record, by its whole path or the end of it."""
-    parts = Path(cell).parts
-    return bool(parts) and record.parts[-len(parts) :] == parts

@@ -28,14 +28,23 @@ def nifti_source(study: Study, data: NiftiData, folder: Path) -> LabelledFiles:
     Raises:
         UnsupportedError: the library for them is not installed.
     """
+    require_nibabel()
+    read = partial(read_nifti, axis=data.axis, slices=data.slices)
+    return LabelledFiles(study, data, folder, read=read, endings=_ENDINGS)
+
+
+def require_nibabel() -> None:
+    """Refuse to go on without the library.
+
+    Raises:
+        UnsupportedError: it is not installed.
+    """
     try:
         import nibabel  # noqa: F401, PLC0415 - an extra, and slow to import
     except ImportError as error:
         raise UnsupportedError(
             'data.source: "nifti" needs the package nibabel; install wardround[nifti].'
         ) from error
-    read = partial(read_nifti, axis=data.axis, slices=data.slices)
-    return LabelledFiles(study, data, folder, read=read, endings=_ENDINGS)
 
 
 def read_nifti(path: Path, *, axis: str, slices: Places) -> tuple[Reading, ...]:

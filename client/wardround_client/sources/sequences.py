@@ -29,8 +29,9 @@ class SequenceSource:
         self._tables = matching(folder, data.table, "data.table")
         self._joins = join_files(data, folder)
         self._missing = marks(data.missing)
-        assert data.label is not None  # `check_combinations`
-        self._labels, self._meaning = data.label.column, meanings(study, data.label)
+        # Inputs of a trained model have no label.
+        self._labels = None if data.label is None else data.label.column
+        self._meaning = {} if data.label is None else meanings(study, data.label)
         self._notes: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
@@ -56,22 +57,37 @@ class SequenceSource:
         self._notes = selection.notes
         yield from selection.set_aside
         for example in selection.examples:
-            try:
-                steps, labels = self._read(example, cells[example.row])
-            except UnreadableError as error:
-                yield example.set_aside(str(error))
-                continue
-            for start in range(0, len(steps), self._data.length):
-                yield self._cut(example, steps, labels, start)
+            yield from self.examples_of(example, cells[example.row])
+
+    def examples_of(self, example: Example, cell: str) -> Iterator[RawRecord | SetAside]:
+        """The examples of one file, or that it cannot be read.
+
+        Args:
+            example: that the file is as a whole.
+            cell: its name, as in the table.
+
+        Raises:
+            CohortError: a step's label is none of the study's classes.
+        """
+        try:
+            steps, labels = self._read(example, cell)
+        except UnreadableError as error:
+            yield example.set_aside(str(error))
+            return
+        for start in range(0, len(steps), self._data.length):
+            yield self._cut(example, steps, labels, start)
 
     def _read(self, example: Example, cell: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The steps [T, C] of a file, and the class of each [T]."""
+        """The steps [T, C] of a file, and the class of each [T]; 0 where the study names none."""
         with opened(inside(self._root, f"{cell}.npz")) as file:
-            if not {self._data.steps, self._labels} <= {*file.files}:
+            if not {self._data.steps, self._labels or self._data.steps} <= {*file.files}:
                 raise UnreadableError("the file lacks an array that the study names")
-            steps, texts = file[self._data.steps], file[self._labels]
+            steps = file[self._data.steps]
+            texts = None if self._labels is None else file[self._labels]
         if steps.ndim != 2 or not np.issubdtype(steps.dtype, np.number) or not len(steps):
             raise UnreadableError("the steps are no array of numbers [steps, channels]")
+        if texts is None:
+            return steps.astype(np.float32), np.zeros(len(steps), dtype=np.int64)
         if texts.shape != steps.shape[:1]:
             raise UnreadableError("steps and labels differ in length")
         return steps.astype(np.float32), self._classes(example, texts)

@@ -32,7 +32,12 @@ from wardround_shared.study.data import (
     Windows,
     WithStatic,
 )
-from wardround_shared.study.disclosure import Disclosure, disclosures
+from wardround_shared.study.disclosure import (
+    NOT_PRIVATE,
+    Disclosure,
+    disclosures,
+    unprotected,
+)
 from wardround_shared.study.document import (
     Identity,
     Kind,
@@ -95,6 +100,7 @@ from wardround_shared.study.writing import study_text
 
 __all__ = [
     "MODEL_NAMES",
+    "NOT_PRIVATE",
     "Aggregation",
     "AnyImages",
     "AnySignals",
@@ -171,4 +177,5 @@ __all__ = [
     "load_study",
     "parse_study",
     "study_text",
+    "unprotected",
 ]

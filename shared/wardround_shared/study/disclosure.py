@@ -16,6 +16,25 @@ from wardround_shared.study.data import (
 from wardround_shared.study.document import Study
 from wardround_shared.study.preprocessing import Impute, MatchHistogram, Standardise
 
+_MAY_REVEAL = "this model may reveal its training data"
+NOT_PRIVATE = f"NONE (mechanism = none): {_MAY_REVEAL}"
+"""What is said beside a model that was trained without differential privacy."""
+
+INJECTED_NOISE = f"NONE (the noise was injected for a test): {_MAY_REVEAL}"
+"""What is said beside a model whose noise was not drawn by the system, and is known to somebody."""
+
+
+def unprotected(study: Study, noise: str) -> str:
+    """What is to be said beside everything that a model gives if it protects nobody; else empty.
+
+    Args:
+        study: that it was trained by.
+        noise: where the noise came from, as the run's summary says; "system" in life.
+    """
+    if not study.privacy.private:
+        return NOT_PRIVATE
+    return "" if noise == "system" else INJECTED_NOISE
+
 
 @dataclass(frozen=True, kw_only=True)
 class Disclosure:

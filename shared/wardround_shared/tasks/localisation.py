@@ -113,8 +113,7 @@ class Localisation(Task):
         counts[_HEAD] += len(lesions)
         hits, false = counts[_HEAD + 1 :].reshape(2, BINS)
         found = np.zeros(len(lesions), dtype=bool)
-        share = (np.clip(marks[:, 2], -_LIMIT, _LIMIT) + _LIMIT) / (2.0 * _LIMIT)
-        bins = np.minimum((share * BINS).astype(int), BINS - 1)
+        bins = bins_of(marks[:, 2])
         for (row, column, _), cell in zip(marks, bins, strict=True):  # the highest first
             near = np.hypot(lesions[:, 0] - row, lesions[:, 1] - column) <= lesions[:, 2]
             if not near.any():
@@ -146,6 +145,13 @@ def froc(counts: Counts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     found = np.concatenate([[0.0], np.cumsum(hits[::-1])]) / lesions
     wrong = np.concatenate([[0.0], np.cumsum(false[::-1])]) / images
     return wrong, found
+
+
+def bins_of(logits: NDArray[Any]) -> NDArray[np.int64]:
+    """The bin of score, 0 to S - 1, that each mark is counted in, [P]."""
+    share = (np.clip(logits, -_LIMIT, _LIMIT) + _LIMIT) / (2.0 * _LIMIT)
+    bins: NDArray[np.int64] = np.minimum((share * BINS).astype(np.int64), BINS - 1)
+    return bins
 
 
 class _Cold(nn.Module):

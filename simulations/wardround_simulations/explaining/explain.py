@@ -55,7 +55,8 @@ def explain_inputs(
             "A table has no picture of its own; say with --data where examples lie, to see which "
             "columns count."
         )
-    if run.study.study.kind not in {"classification", "multilabel-classification"}:
+    picture = run.study.study.modality in {"image", "signal"}
+    if not picture or run.study.study.kind not in {"classification", "multilabel-classification"}:
         raise UnsupportedError(f"explain cannot draw the task {run.study.study.task} yet.")
     classes = run.study.study.classes
     if class_name is not None and class_name not in classes:

@@ -44,7 +44,7 @@ def export(  # noqa: PLR0917 - the command's options
                 "largest_difference": difference.largest,
                 "examples": difference.examples,
                 "real_inputs": difference.real,
-                "private": done.private,
+                "private": not done.not_private,
             }
         )
         return
@@ -53,6 +53,6 @@ def export(  # noqa: PLR0917 - the command's options
         f"largest difference from the original: {difference.largest:.2g}, over "
         f"{difference.examples} {which} inputs"
     )
-    if not done.private:
-        say("privacy: NONE (mechanism = none): this model may reveal its training data")
+    if done.not_private:
+        say(f"privacy: {done.not_private}")
     say(f"written: {done.file}")

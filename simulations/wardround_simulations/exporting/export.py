@@ -8,7 +8,8 @@ from safetensors import SafetensorError
 
 from wardround_server import durable
 from wardround_shared.errors import RunFolderError, UnsupportedError
-from wardround_simulations.evaluation import open_run
+from wardround_shared.study import unprotected
+from wardround_simulations.evaluation import open_run, read_summary
 from wardround_simulations.exporting.check import (
     Difference,
     compare,
@@ -27,11 +28,15 @@ FORMATS: dict[str, Format] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """A model that was written, and how far it is from the original."""
+    """A model that was written, and how far it is from the original.
+
+    Attributes:
+        not_private: what to say of a model that protects nobody; else empty.
+    """
 
     file: Path
     difference: Difference
-    private: bool
+    not_private: str
 
 
 def export_model(path: Path, kind: str, out: Path, *, data: Path | None, cache: Path) -> Exported:
@@ -73,4 +78,5 @@ def export_model(path: Path, kind: str, out: Path, *, data: Path | None, cache: 
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise RunFolderError(f"{out}: cannot be written ({reason}).") from error
-    return Exported(file=out, difference=found[0], private=run.study.privacy.private)
+    said = unprotected(run.study, read_summary(path).get("noise", "system"))
+    return Exported(file=out, difference=found[0], not_private=said)

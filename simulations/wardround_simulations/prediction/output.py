@@ -1,8 +1,8 @@
 """What `wardround predict` prints and writes."""
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,27 @@ from wardround_server import durable
 from wardround_shared.commands import add_row, console, table
 from wardround_shared.errors import RunFolderError
 from wardround_shared.terminal import say
-from wardround_simulations.prediction.answers import Answer
-from wardround_simulations.prediction.prediction import Failure, Prediction
+from wardround_simulations.prediction.answers import Answer, Cell
+from wardround_simulations.prediction.prediction import Failure
 
-Row = tuple[Prediction, Answer]
-
-_CALIBRATED = ", calibrated"
 _MOST_SHOWN = 50
+_MOST_COLUMNS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One input's answer.
+
+    Attributes:
+        input: its name.
+        warnings: how it is unlike the training data.
+        files: that were written beside it, by kind.
+    """
+
+    input: str
+    answer: Answer
+    warnings: tuple[str, ...]
+    files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +39,13 @@ class Answers:
 
     Attributes:
         about: of the model, by name: run, study, card, calibration, ...
+        columns: of a table of the answers, in order.
         not_private: what to say beside every row of a model that protects nobody; else empty.
         notes: for all inputs together.
     """
 
     about: dict[str, Any]
+    columns: tuple[str, ...]
     rows: Sequence[Row]
     failures: Sequence[Failure]
     not_private: str
@@ -43,14 +59,13 @@ def as_json(answers: Answers) -> dict[str, Any]:
         "notes": list(answers.notes),
         "predictions": [
             {
-                "input": prediction.input,
-                "answer": answer.answer,
-                "model": dict(answer.shown),
-                "calibrated": None if answer.calibrated is None else dict(answer.calibrated),
-                "warnings": list(prediction.warnings),
+                "input": row.input,
+                **row.answer.content(),
+                **{kind: [str(file) for file in files] for kind, files in row.files.items()},
+                "warnings": list(row.warnings),
                 "not_private": answers.not_private or None,
             }
-            for prediction, answer in answers.rows
+            for row in answers.rows
         ],
         "failed": [{"input": one.input, "why": one.why} for one in answers.failures],
     }
@@ -58,22 +73,19 @@ def as_json(answers: Answers) -> dict[str, Any]:
 
 def show(answers: Answers) -> None:
     """For a person."""
-    if answers.rows:
-        names = [*answers.rows[0][1].shown]
-        some = any(answer.calibrated for _, answer in answers.rows)
-        further = [f"{name}{_CALIBRATED}" for name in names] if some else []
-        shown = table("Predictions", "input", *names, *further, "warning")
-        for prediction, answer in answers.rows[:_MOST_SHOWN]:
-            add_row(
-                shown,
-                prediction.input,
-                *_figures(answer.shown, names, "{:.3f}"),
-                *(_figures(answer.calibrated or {}, names, "{:.3f}") if some else []),
-                "; ".join(prediction.warnings),
-            )
+    lines = [(row, line) for row in answers.rows for line in row.answer.lines()]
+    if lines:
+        names = [n for n in answers.columns if any(line.get(n) is not None for _, line in lines)]
+        left_out, names = names[_MOST_COLUMNS:], names[:_MOST_COLUMNS]
+        shown = table("Predictions", "input", *names, "warning")
+        for row, line in lines[:_MOST_SHOWN]:
+            cells = (_cell(line.get(name), "{:.3f}") for name in names)
+            add_row(shown, row.input, *cells, "; ".join(row.warnings))
         console().print(shown)
-        if (more := len(answers.rows) - _MOST_SHOWN) > 0:
-            say(f"and {more} further inputs: --out or --json gives all")
+        if (more := len(lines) - _MOST_SHOWN) > 0:
+            say(f"and {more} further rows: --out or --json gives all")
+        if left_out:
+            say(f"and {len(left_out)} further columns: --out or --json gives all")
     for note in answers.notes:
         say(note)
 
@@ -90,7 +102,7 @@ def complaints(failures: Sequence[Failure]) -> list[str]:
 
 
 def write_csv(answers: Answers, out: Path) -> None:
-    """One row a prediction; the file is there whole, or not at all.
+    """The rows of all answers; the file is there whole, or not at all.
 
     Raises:
         RunFolderError: it cannot be written.
@@ -107,23 +119,17 @@ def write_csv(answers: Answers, out: Path) -> None:
 
 
 def _lines(answers: Answers) -> list[list[str]]:
-    names = [*answers.rows[0][1].shown] if answers.rows else []
-    lines = [
-        ["input", "answer", *names, *(f"{name}{_CALIBRATED}" for name in names), "warning", "note"]
-    ]
-    for prediction, answer in answers.rows:
-        lines.append(
-            [
-                prediction.input,
-                answer.answer or "",
-                *_figures(answer.shown, names, "{!r}"),
-                *_figures(answer.calibrated or {}, names, "{!r}"),
-                "; ".join(prediction.warnings),
-                answers.not_private,
-            ]
-        )
+    names = [name for name in answers.columns if name != "answer"]
+    lines = [["input", "answer", *names, "warning", "note"]]
+    for row in answers.rows:
+        for line in row.answer.lines():
+            cells = (_cell(line.get(name), "{!r}") for name in ("answer", *names))
+            lines.append([row.input, *cells, "; ".join(row.warnings), answers.not_private])
     return lines
 
 
-def _figures(values: Any, names: Sequence[str], form: str) -> list[str]:
-    return [form.format(values[name]) if name in values else "" for name in names]
+def _cell(value: Cell, form: str) -> str:
+    """A figure in this form; counts and texts as they are."""
+    if value is None:
+        return ""
+    return form.format(value) if isinstance(value, float) else str(value)

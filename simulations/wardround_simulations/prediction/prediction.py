@@ -3,6 +3,7 @@
 K = classes or findings, B = examples in a batch.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,18 @@ import torch
 from numpy.typing import NDArray
 
 from wardround_client.sources import RawRecord, SetAside
-from wardround_client.sources.inputs import read_inputs
+from wardround_client.sources.inputs import Beside, read_inputs
 from wardround_client.training import EVALUATION_BATCH, predict
 from wardround_shared.errors import CohortError, RunError, UnreadableError
 from wardround_shared.preprocessing import Recipe
-from wardround_shared.tasks import task_of
+from wardround_shared.study import SequencesData
+from wardround_shared.tasks import NO_CLASS, task_of
 from wardround_simulations.evaluation import FinishedRun
 from wardround_simulations.prediction.likeness import warnings_on
 
 Parts = tuple[NDArray[np.float32], ...]
+
+_NUMBER = re.compile(r"[0-9]+$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,14 +32,26 @@ class Prediction:
     """What the model says of one input.
 
     Attributes:
+        path: the file it is in.
         input: its name.
         values: what the study's task reads off the model's output, float64 [...].
         warnings: how the input is unlike the training data.
+        size: height and width of an image before the recipe, in pixels; None of anything else.
+        steps: how many steps of a sequence there are in the file; None of anything else.
     """
 
+    path: Path
     input: str
     values: NDArray[np.float64]
     warnings: tuple[str, ...]
+    size: tuple[int, int] | None = None
+    steps: int | None = None
+
+    @property
+    def number(self) -> int | None:
+        """Of the frame or slice, from 1, or of the first step, from 0; None of a whole file."""
+        found = _NUMBER.search(self.input.removeprefix(str(self.path)))
+        return int(found.group()) if found else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +65,18 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """An input as the network takes it."""
+    """An input as the network takes it; the other attributes are those of `Prediction`."""
 
+    path: Path
     input: str
     parts: Parts
     warnings: tuple[str, ...]
+    size: tuple[int, int] | None
+    steps: int | None
 
 
 def predict_inputs(
-    run: FinishedRun, paths: Iterable[Path], *, columns: Path | None = None
+    run: FinishedRun, paths: Iterable[Path], *, columns: Beside | None = None
 ) -> Iterator[Prediction | Failure]:
     """Predict every example in every input, in their order.
 
@@ -67,7 +86,7 @@ def predict_inputs(
     Args:
         run: whose model is used.
         paths: of the inputs.
-        columns: table of the static columns of images and recordings.
+        columns: static columns of images and recordings: a table, or the cells of one.
 
     Raises:
         RunError: the model's output is not finite.
@@ -82,7 +101,7 @@ def predict_inputs(
 
 
 def prepare_inputs(
-    run: FinishedRun, paths: Iterable[Path], *, columns: Path | None = None
+    run: FinishedRun, paths: Iterable[Path], *, columns: Beside | None = None
 ) -> Iterator[Prepared | Failure]:
     """Every example in every input as the network takes it; arguments as `predict_inputs`."""
     for path in paths:
@@ -108,7 +127,14 @@ def _answered(
         if isinstance(one, Failure):
             yield one
         else:
-            yield Prediction(input=one.input, values=next(values), warnings=one.warnings)
+            yield Prediction(
+                path=one.path,
+                input=one.input,
+                values=next(values),
+                warnings=one.warnings,
+                size=one.size,
+                steps=one.steps,
+            )
 
 
 def _asked(run: FinishedRun, examples: Sequence[Parts]) -> NDArray[np.float64]:
@@ -133,10 +159,27 @@ def _prepare(run: FinishedRun, path: Path, record: RawRecord | SetAside) -> Prep
     except (UnreadableError, CohortError) as error:
         return Failure(path=path, input=record.key, why=str(error).rstrip("."))
     return Prepared(
+        path=path,
         input=record.key,
         parts=tuple(part[0] for part in made),
         warnings=warnings_on(run, example),
+        size=_pixels(run, record),
+        steps=_steps(run, record),
     )
+
+
+def _pixels(run: FinishedRun, record: RawRecord) -> tuple[int, int] | None:
+    if run.study.study.modality != "image":
+        return None
+    height, width = record.main.shape[:2]
+    return height, width
+
+
+def _steps(run: FinishedRun, record: RawRecord) -> int | None:
+    """What a file lacks at its end was filled up, and has no class."""
+    if not isinstance(run.study.data, SequencesData):
+        return None
+    return int((record.target != NO_CLASS).sum())
 
 
 def _require_shapes(run: FinishedRun, example: tuple[NDArray[np.generic], ...]) -> None:

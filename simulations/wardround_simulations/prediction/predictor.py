@@ -1,16 +1,19 @@
 """A finished run's model, opened once and asked as often as one likes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from wardround_client.sources.inputs import Beside
 from wardround_server.card import CARD
-from wardround_shared.study import Study
+from wardround_shared.errors import UnreadableError
+from wardround_shared.study import Study, unprotected
 from wardround_simulations.evaluation import open_run, read_summary
-from wardround_simulations.prediction.answers import Reader
+from wardround_simulations.prediction.attachments import Attachment
 from wardround_simulations.prediction.likeness import IMPOSSIBLE, can_compare
-from wardround_simulations.prediction.output import Answers
+from wardround_simulations.prediction.output import Answers, Row
 from wardround_simulations.prediction.prediction import Failure, predict_inputs
+from wardround_simulations.prediction.readers import reader_of
 
 
 class Predictor:
@@ -28,9 +31,9 @@ class Predictor:
     def __init__(self, path: Path) -> None:
         self._run, summary = open_run(path), read_summary(path)
         study = self._run.study
-        self._reader = Reader(study, (summary.get("counts") or {}).get("overall") or [])
+        self._reader = reader_of(study, (summary.get("counts") or {}).get("overall") or [])
         self.card = path / CARD if (path / CARD).is_file() else None
-        self.not_private = _not_private(study, summary)
+        self.not_private = unprotected(study, summary.get("noise", "system"))
         self.about: dict[str, Any] = {
             "run": str(path),
             "study": study.study.name,
@@ -41,25 +44,50 @@ class Predictor:
             "compared_with_training_data": can_compare(self._run),
         }
 
-    def ask(self, inputs: Iterable[Path], *, columns: Path | None = None) -> Answers:
+    @property
+    def study(self) -> Study:
+        """That the model was trained by."""
+        return self._run.study
+
+    def ask(
+        self,
+        inputs: Iterable[Path],
+        *,
+        columns: Beside | None = None,
+        attachments: Sequence[Attachment] = (),
+    ) -> Answers:
         """What the model says of every example in these files, and which could not be used.
 
         Args:
             inputs: of the kind that the study's source reads.
-            columns: table of the columns that the study has beside images or recordings.
+            columns: that the study has beside images or recordings: a table, or the cells of one.
+            attachments: what is written of each answer, before the next batch is asked about.
 
         Raises:
             RunError: the model's output is not finite.
+            RunFolderError: an attachment cannot be written.
         """
-        found = list(predict_inputs(self._run, inputs, columns=columns))
+        rows: list[Row] = []
+        failures: list[Failure] = []
+        for one in predict_inputs(self._run, inputs, columns=columns):
+            if isinstance(one, Failure):
+                failures.append(one)
+                continue
+            answer = self._reader.read(one)
+            files: dict[str, tuple[Path, ...]] = {}
+            for attachment in attachments:
+                try:
+                    files[attachment.kind] = attachment.write(one, answer)
+                except UnreadableError as error:
+                    failures.append(Failure(path=one.path, input=one.input, why=str(error)))
+            # The steps of a sequence have numbers of their own.
+            name = one.input if one.steps is None else str(one.path)
+            rows.append(Row(input=name, answer=answer, warnings=one.warnings, files=files))
         return Answers(
             about=self.about,
-            rows=[
-                (one, self._reader.read(one.values))
-                for one in found
-                if not isinstance(one, Failure)
-            ],
-            failures=[one for one in found if isinstance(one, Failure)],
+            columns=self._reader.columns,
+            rows=rows,
+            failures=failures,
             not_private=self.not_private,
             notes=self._notes(),
         )
@@ -72,11 +100,3 @@ class Predictor:
             notes.append(f"privacy: {self.not_private}")
         card = self.card or "this run has no card"
         return [*notes, f"what the model is for, and what it is not: {card}"]
-
-
-def _not_private(study: Study, summary: dict[str, Any]) -> str:
-    if not study.privacy.private:
-        return "NONE (mechanism = none): this model may reveal its training data"
-    if summary.get("noise", "system") != "system":
-        return "NONE (the noise was injected for a test): this model may reveal its training data"
-    return ""

@@ -327,16 +327,6 @@ def test_a_dicom_file_is_read_with_the_windows_and_frames_of_the_study(tmp_path,
     assert asked == [{"voi": True, "frames": study.data.frames}]
 
 
-def test_a_source_without_single_files_is_refused_in_words(tmp_path):
-    from wardround_client.sources.inputs import read_inputs
-    from wardround_shared.errors import UnsupportedError
-    from wardround_shared.study import load_study
-
-    study = load_study(options.find_study("fhir-synthea"))
-    with pytest.raises(UnsupportedError, match="evaluate takes a folder"):
-        [*read_inputs(study, tmp_path / "bundle.json")]
-
-
 def test_dicom_files_are_predicted_as_evaluate_does(tmp_path):
     study = options.find_study("phantom").read_text()
     changes = (

@@ -33,9 +33,19 @@ class FhirSource:
     names of patients.
     """
 
-    def __init__(self, study: Study, data: FhirData, folder: Path) -> None:
-        """Find the files, open none."""
-        self._data, self._folder = data, folder
+    def __init__(
+        self, study: Study, data: FhirData, folder: Path, *, labelled: bool = True
+    ) -> None:
+        """Find the files, open none.
+
+        Args:
+            study: as it is.
+            data: its data section.
+            folder: data folder.
+            labelled: whether a patient of whom nobody knows what came is left out; otherwise for a
+                trained model, of which nobody is left out without a word.
+        """
+        self._data, self._folder, self._labelled = data, folder, labelled
         self._files = tuple(sorted(matching(folder, data.files, "data.files")))
         self._notes: tuple[str, ...] = ()
 
@@ -60,12 +70,15 @@ class FhirSource:
         yield from reading.lost
         left_out: Counter[LeftOut] = Counter()
         patients = 0
-        for outcome in map(self._example, reading.patients()):
+        for chart in reading.patients():
+            outcome = self._example(chart)
             patients += not isinstance(outcome, SetAside)
-            if isinstance(outcome, LeftOut):
+            if not isinstance(outcome, LeftOut):
+                yield outcome
+            elif self._labelled:
                 left_out[outcome] += 1
             else:
-                yield outcome
+                yield SetAside(key=chart.place, site=None, reason=str(outcome))
         about = _of_patients(left_out, patients)
         if patients and left_out.total() == patients:
             raise CohortError(about[0])
@@ -81,7 +94,10 @@ class FhirSource:
             return today
         outcome = label(chart, person, today, self._data.label)
         if isinstance(outcome, LeftOut):
-            return outcome
+            # What comes after the day is not known of a patient of today; what was before, is.
+            if self._labelled or outcome is LeftOut.BEFORE:
+                return outcome
+            outcome = 0
         features, length = len(self._data.features), self._data.length
         main = over_time(chart.values(), today, features=features, length=length)
         if main is None:
