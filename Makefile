@@ -41,7 +41,7 @@ $(RUNTIME): $(VENV)/.created pyproject.toml constraints.txt
 	touch $@
 
 $(CHECKS): $(RUNTIME)
-	$(INSTALL) -e '.[codecs,explain,nifti,onnx,ray,dev]'
+	$(INSTALL) -e '.[codecs,dicom,explain,nifti,onnx,ray,dev]'
 	touch $@
 
 clean:

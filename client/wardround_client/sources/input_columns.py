@@ -47,6 +47,7 @@ def cells_beside(study: Study, path: Path, columns: Beside | None) -> NDArray[np
             "these columns with --columns"
         )
     if not isinstance(columns, Path):
+        _require_all([feature.column for feature in data.static], columns)
         _require_own(data.static)
         static = read_static(_given(columns, path), data.model_copy(update={"patient": None}))
         return None if static is None else static.of(0)
@@ -74,6 +75,7 @@ def row_of(record: Path, data: WfdbData, columns: Beside | None) -> Index:
             f"{data.record} and these columns with --columns"
         )
     if not isinstance(columns, Path):
+        _require_all(needed, columns)
         _require_own(data.static)
         return _given({**columns, data.record: record.name}, record)
     table = table_index(data, columns.parent, [columns])
@@ -98,6 +100,16 @@ def _given(cells: Mapping[str, str], path: Path) -> Index:
         paths=name,
         files=(_GIVEN,),
     )
+
+
+def _require_all(needed: Sequence[str], columns: Mapping[str, str]) -> None:
+    """Refuse cells of which one is not there; an empty one is a missing value."""
+    lacking = [column for column in needed if column not in columns]
+    if lacking:
+        raise UnreadableError(
+            f"the model takes {', '.join(needed)} beside the file, and {', '.join(lacking)} was "
+            "not given"
+        )
 
 
 def _require_own(features: Sequence[StaticFeature]) -> None:

@@ -52,7 +52,7 @@ class NewFolder:
     def next(self, one: Prediction) -> str:
         """How the names of the next input's files begin: inputs of two folders may share a name."""
         self._given += 1
-        name = one.input.removeprefix(str(one.path.parent)).lstrip("/")
+        name = one.path.stem + one.input.removeprefix(str(one.path))
         return f"{self._given:03}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}"
 
     def write(self, name: str, write: durable.Write) -> Path:

@@ -73,7 +73,7 @@ def _attachments(
 
         made.append(Masks(model.study, NewFolder(masks, "--masks")))
     if dicom_out is not None:
-        from wardround_simulations.prediction.dicom import Reports  # noqa: PLC0415
+        from wardround_simulations.prediction.dicom.reports import Reports  # noqa: PLC0415
 
         made.append(Reports(model, NewFolder(dicom_out, "--dicom-out")))
     return made

@@ -7,6 +7,7 @@ are read, and are gone before the answer is sent.
 import hmac
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -24,7 +25,8 @@ LARGEST_INPUT = 256 * 2**20
 """Bytes of one input."""
 
 # What an input is, told by the end of its name as everywhere; nothing else of it is used.
-_ENDINGS = r"^\.?(dcm|dicom|ima|png|jpg|jpeg|csv|npz|edf)$"
+_ENDINGS = r"^\.?(dcm|dicom|ima|png|jpg|jpeg|csv|npz|edf|nii|nii\.gz|json|ndjson)$"
+_COLUMN = "column."
 
 
 class Predicts(Protocol):
@@ -33,8 +35,8 @@ class Predicts(Protocol):
     about: dict[str, Any]
     card: Path | None
 
-    def ask(self, inputs: list[Path]) -> Answers:
-        """What the model says of these files."""
+    def ask(self, inputs: list[Path], *, columns: Mapping[str, str]) -> Answers:
+        """What the model says of these files, with the cells of columns beside them."""
         ...
 
 
@@ -86,6 +88,8 @@ def build_app(
     @app.post(
         "/predict",
         summary="Ask about one file, sent as the body of the request.",
+        description="Columns that the study has beside an image or a recording are given as "
+        "parameters of their own, such as column.age=63.",
         dependencies=guarded,
         openapi_extra={
             "requestBody": {
@@ -100,23 +104,36 @@ def build_app(
             str, Query(pattern=_ENDINGS, description="What the file is: dcm, png, csv, ...")
         ],
     ) -> dict[str, Any]:
+        columns = _columns(request)
         body = await _body(request, largest)
 
         def ask() -> dict[str, Any]:
             with one_at_a_time:
-                return _asked(model, body, kind.lstrip("."))
+                return _asked(model, body, kind.lstrip("."), columns)
 
         return await run_in_threadpool(ask)
 
     return app
 
 
-def _asked(model: Predicts, body: bytes, ending: str) -> dict[str, Any]:
+def _columns(request: Request) -> dict[str, str]:
+    """Cells by column."""
+    given = [
+        (name.removeprefix(_COLUMN), cell)
+        for name, cell in request.query_params.multi_items()
+        if name.startswith(_COLUMN)
+    ]
+    if len({name for name, _ in given}) < len(given):
+        raise HTTPException(422, "A column is given twice.")
+    return dict(given)
+
+
+def _asked(model: Predicts, body: bytes, ending: str, columns: Mapping[str, str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="wardround-") as folder:  # 0700
         file = Path(folder) / f"input.{ending}"
         file.write_bytes(body)
         try:
-            answer = as_json(model.ask([file]))
+            answer = as_json(model.ask([file], columns=columns))
         except WardroundError as error:
             raise HTTPException(422, str(error).replace(f"{folder}/", "")) from None
     if not answer["predictions"]:
