@@ -187,3 +187,126 @@ def write_beats(folder: Path, *, each: int = 30) -> list[int]:
         rr=rng.uniform(0.5, 1.2, n),
     )
     return label.tolist()
+
+
+SEQUENCES = """
+[study]
+name = "small-nights"
+task = "sequence-labelling"
+classes = ["W", "N", "R"]
+
+[data]
+source = "sequences"
+table = ["nights.csv"]
+record = "night"
+length = 8
+label = { column = "y", values = { W = ["0"], N = ["1"], R = ["2"] } }
+site = { column = "site" }
+
+[preprocessing]
+steps = [{ name = "standardise" }]
+
+[model]
+name = "lstm"
+hidden = 4
+dense = 4
+"""
+
+NOTES = """
+[study]
+name = "small-notes"
+task = "text-classification"
+classes = ["absent", "present"]
+
+[data]
+source = "text"
+table = ["*.csv"]
+text = ["note"]
+label = { column = "finding" }
+site = { file = "(.+)[.]csv" }
+
+[preprocessing]
+steps = [{ name = "hash-words", length = 16, runs = 2 }]
+
+[model]
+name = "bilstm"
+buckets = 512
+embedding = 4
+hidden = 4
+"""
+
+VOLUMES = """
+[study]
+name = "small-volumes"
+task = "image-classification"
+classes = ["absent", "present"]
+
+[data]
+source = "nifti"
+table = ["labels.csv"]
+file = "file"
+slices = [1, 3]
+patient = "file"
+label = { column = "finding" }
+site = { column = "site" }
+static = [{ column = "age" }]
+
+[preprocessing]
+steps = [
+    { name = "standardise" },
+    { name = "impute", indicator = false },
+    { name = "standardise", part = "static" },
+]
+
+[model]
+name = "cnn"
+width = 4
+dense = 4
+"""
+
+
+def write_nights(folder: Path, *, each: int = 3) -> list[tuple[Path, np.ndarray]]:
+    """npz files of steps with a table; no file is a whole number of examples long."""
+    rng = np.random.default_rng(6)
+    rows, files = [], []
+    for number in range(2 * each):
+        labels = rng.integers(0, 3, 19 + number)
+        path = folder / f"n{number}.npz"
+        steps = rng.normal(0, 0.3, (len(labels), 2)) + labels[:, None]
+        np.savez(path, X=steps.astype(np.float32), y=labels)
+        rows.append([path.stem, SITES[number % 2]])
+        files.append((path, labels))
+    write_table(folder / "nights.csv", ["night", "site"], *rows)
+    return files
+
+
+def write_notes(folder: Path, *, each: int = 20) -> dict[str, list[int]]:
+    """A table of notes for each site; their labels."""
+    rng = np.random.default_rng(7)
+    found = {}
+    for site in SITES:
+        labels = rng.integers(0, 2, each).tolist()
+        rows = [
+            [("blank", "dense")[label] + f" lung,\nnumber {number}", ("absent", "present")[label]]
+            for number, label in enumerate(labels)
+        ]
+        write_table(folder / f"{site}.csv", ["note", "finding"], *rows)
+        found[site] = labels
+    return found
+
+
+def write_volumes(folder: Path, *, each: int = 8) -> list[tuple[Path, int]]:
+    """NIfTI volumes with a label table and ages."""
+    import nibabel
+
+    rng = np.random.default_rng(8)
+    rows, files = [], []
+    for number in range(2 * each):
+        label = number // 2 % 2
+        path = folder / f"v{number}.nii.gz"
+        volume = rng.normal(40 * label, 20, (8, 8, 4)).astype(np.int16)
+        nibabel.Nifti1Image(volume, np.eye(4)).to_filename(path)
+        rows.append([path.name, ("absent", "present")[label], SITES[number % 2], 40 + number])
+        files.append((path, label))
+    write_table(folder / "labels.csv", ["file", "finding", "site", "age"], *rows)
+    return files

@@ -29,7 +29,8 @@ def cells_beside(study: Study, path: Path, columns: Beside | None) -> NDArray[np
     """The cells [S] of a file's row, compared with the other rows of the table as in training.
 
     Raises:
-        UnreadableError: there is no table, not one row, or the row cannot be used.
+        UnreadableError: there is no table, not one row, or the row cannot be used; or of given
+            cells one is lacking, or would have to be compared with others.
         DataError: the table lacks a column.
     """
     data = study.data
@@ -76,7 +77,7 @@ def row_of(record: Path, data: WfdbData, columns: Beside | None) -> Index:
         )
     if not isinstance(columns, Path):
         _require_all(needed, columns)
-        _require_own(data.static)
+        _require_own([feature for feature in data.static if feature.column in needed])
         return _given({**columns, data.record: record.name}, record)
     table = table_index(data, columns.parent, [columns])
     found = table.take([_own_row(table, data.record, record, columns)])

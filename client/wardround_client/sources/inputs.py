@@ -200,8 +200,10 @@ def _header(data: TableData | TextData, path: Path) -> dict[str, Any]:
         return {}
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         first = [cell.strip() for cell in next(csv.reader(file, delimiter=data.delimiter), [])]
-    text = isinstance(data, TextData)
-    needed = {*data.text} if text else {feature.column for feature in data.features}
+    if isinstance(data, TextData):
+        needed = {*data.text}
+    else:
+        needed = {feature.column for feature in data.features}
     named = needed <= {*first}
     return {"header": True, "columns": ()} if named else {}
 

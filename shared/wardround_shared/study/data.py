@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PlainValidator, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
 from wardround_shared.study.fhir import ConditionLabel, Observed, Prediction
 from wardround_shared.study.section import Section
@@ -29,7 +29,16 @@ def _is_place(one: object) -> bool:
     return 0 < one < 1 or (one >= 1 and isinstance(one, int))
 
 
-Places = Annotated[Literal["middle", "all"] | tuple[int | float, ...], PlainValidator(_places)]
+def _written(places: str | tuple[int | float, ...]) -> str | list[int | float]:
+    # pydantic would say the same, with a warning that a list is no tuple.
+    return places if isinstance(places, str) else list(places)
+
+
+Places = Annotated[
+    Literal["middle", "all"] | tuple[int | float, ...],
+    PlainValidator(_places),
+    PlainSerializer(_written, when_used="json"),
+]
 """Which of several: "middle", "all", or numbers from 1 on and shares of the way below 1."""
 
 

@@ -63,15 +63,11 @@ class FigureReader:
             counts: of its summary, over all sites; empty if there are none.
         """
         self._study, self._task = study, task_of(study)
+        self.columns = figure_columns(study.study.classes)
+        if isinstance(self._task, ProportionalHazards):
+            self.columns = (_RISK, *(_until(time) for time in _times(self._task)))
         self._curves = self._fitted(np.asarray(counts, dtype=np.float64))
         self.calibration = self._sentence(int(counts[0]) if len(counts) else 0)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """See `Reader`."""
-        if isinstance(self._task, ProportionalHazards):
-            return (_RISK, *(_until(time) for time in _times(self._task)))
-        return figure_columns(self._study.study.classes)
 
     def read(self, one: Prediction) -> Figures:
         """The answer for one input's predictions."""

@@ -86,7 +86,7 @@ class Marks:
 class MarkReader:
     """See `Reader`."""
 
-    columns = _COLUMNS
+    columns: tuple[str, ...] = _COLUMNS
 
     def __init__(self, study: Study, task: Localisation, counts: Sequence[float]) -> None:
         (self._name,) = study.study.classes

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from wardround_client.sources import RawRecord, SetAside
-from wardround_client.sources.inputs import Beside, read_inputs
+from wardround_client.sources.input_columns import Beside
+from wardround_client.sources.inputs import read_inputs
 from wardround_client.training import EVALUATION_BATCH, predict
 from wardround_shared.errors import CohortError, RunError, UnreadableError
 from wardround_shared.preprocessing import Recipe

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from wardround_client.sources.inputs import Beside
+from wardround_client.sources.input_columns import Beside
 from wardround_server.card import CARD
 from wardround_shared.errors import UnreadableError
 from wardround_shared.study import Study, unprotected

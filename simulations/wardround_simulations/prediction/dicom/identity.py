@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from highdicom import UID, AlgorithmIdentificationSequence
-from highdicom.base import CodingSchemeIdentificationItem
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import AlgorithmIdentification, CodedConcept
 from pydicom.sr.codedict import codes
 
