@@ -23,6 +23,8 @@ from wardround_simulations.prediction.prediction import Prediction
 
 CHANGES = (
     "privacy.mechanism=none",
+    "data.sites=2",
+    "aggregation.minimum-sites=2",
     "data.patients-per-site=8",
     "training.rounds=1",
     "training.local-epochs=1",

@@ -6,12 +6,12 @@ import numpy as np
 from highdicom import UID
 from highdicom.seg import Segmentation
 from highdicom.sr import (
+    CodedConcept,
     GraphicTypeValues,
     ImageRegion,
     Measurement,
     MeasurementsAndQualitativeEvaluations,
     PlanarROIMeasurementsAndQualitativeEvaluations,
-    QualitativeEvaluation,
     ReferencedSegmentationFrame,
     SourceImageForMeasurementGroup,
     SourceImageForRegion,
@@ -65,7 +65,7 @@ class Measured:
                 return [self._of_area(number, answer) for number in range(len(answer.pixels))]
             case Marks(marks=()):
                 absent = self._identity.concept("N0", f"No {answer.name} marked")
-                return [self._whole([], [QualitativeEvaluation(codes.DCM.Finding, absent)])]
+                return [self._whole([], absent)]
             case Marks():
                 marks = enumerate(answer.marks, start=1)
                 return [self._of_mark(number, mark) for number, mark in marks]
@@ -82,15 +82,13 @@ class Measured:
             self._number(f"P{shown.index(name)}", f"{name}, calibrated probability", value)
             for name, value in (answer.calibrated or {}).items()
         ]
-        found = []
+        found = None
         if answer.answer is not None:
-            number = self._identity.study.study.classes.index(answer.answer)
-            value = self._identity.named(number)
-            found = [QualitativeEvaluation(codes.DCM.Finding, value)]
+            found = self._identity.named(self._identity.study.study.classes.index(answer.answer))
         return self._whole(measured, found)
 
     def _whole(
-        self, measured: Sequence[Measurement], found: Sequence[QualitativeEvaluation]
+        self, measured: Sequence[Measurement], found: CodedConcept | None
     ) -> MeasurementsAndQualitativeEvaluations:
         """Of the input as a whole."""
         images = None
@@ -99,9 +97,9 @@ class Measured:
             images = [SourceImageForMeasurementGroup(*named, self._frames)]
         return MeasurementsAndQualitativeEvaluations(
             self._tracked("whole"),
+            finding_type=found,
             algorithm_id=self._identity.algorithm(),
             measurements=measured or None,
-            qualitative_evaluations=found or None,
             source_images=images,
         )
 
