@@ -1,6 +1,6 @@
 """Everything that a study takes from patients and no epsilon covers is said, and nothing else."""
 
-from wardround_shared.study import disclosures, load_study
+from wardround_shared.study import NOT_PRIVATE, disclosures, load_study, unprotected
 from wardround_simulations.options import find_study
 
 
@@ -72,3 +72,11 @@ def test_a_moment_in_several_windows_is_outside_a_records_epsilon_and_inside_a_p
     assert "in several windows" in words(study, overlap, "privacy.unit=record")
     assert "in several windows" not in words(study, overlap)
     assert "in several windows" not in words(study, "privacy.unit=record")
+
+
+def test_a_model_that_protects_nobody_says_so_and_why():
+    private = load_study(find_study("phantom"), ["privacy.mechanism=dp-sgd"])
+    plain = load_study(find_study("phantom"), ["privacy.mechanism=none"])
+    assert unprotected(private, "system") == ""
+    assert "injected for a test" in unprotected(private, "injected")
+    assert unprotected(plain, "system") == unprotected(plain, "injected") == NOT_PRIVATE

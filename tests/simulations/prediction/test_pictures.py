@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from wardround_shared.preprocessing.image import resize_classes
 from wardround_shared.study import load_study
 from wardround_shared.tasks import Localisation
-from wardround_simulations import cli
+from wardround_simulations import cli, options
 from wardround_simulations.evaluation import open_run
 from wardround_simulations.federation import phantom_folder
 from wardround_simulations.prediction.areas import AreaReader, mask_of
@@ -78,7 +79,7 @@ class TestMask:
         assert np.array_equal(resize_classes(mask, (8, 6)), small)
 
     def test_areas_are_counted_in_pixels_of_the_file(self):
-        study = load_study(cli.find_study("phantom-segmentation"))
+        study = load_study(options.find_study("phantom-segmentation"))
         small = np.array([[0, 1], [0, 0]], dtype=np.uint8)
         answer = AreaReader(study).read(prediction(shares_of(small, 2), (6, 10)))
         assert answer.content() == {
@@ -89,7 +90,7 @@ class TestMask:
 
 
 class TestMarks:
-    study = load_study(cli.find_study("phantom-localisation"))
+    study = load_study(options.find_study("phantom-localisation"))
     task = Localisation(1)
 
     def counted(self):
@@ -131,7 +132,7 @@ class TestMarks:
 @pytest.fixture(scope="module")
 def segmenting(tmp_path_factory):
     place = tmp_path_factory.mktemp("segmenting")
-    return trained(cli.find_study("phantom-segmentation").read_text(), None, place, *CHANGES)
+    return trained(options.find_study("phantom-segmentation").read_text(), None, place, *CHANGES)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +179,7 @@ def test_masks_are_written_at_the_size_of_the_file_and_hold_what_is_told(
 
 
 def test_points_are_predicted_as_evaluate_does(tmp_path):
-    study = cli.find_study("phantom-localisation").read_text()
+    study = options.find_study("phantom-localisation").read_text()
     run = trained(study, None, tmp_path, *CHANGES)
     folder = phantom_folder(open_run(run).study.data, cache=tmp_path / "cache", seed=4)
     rows = rows_of(folder, "site-2")
@@ -195,3 +196,43 @@ def test_points_are_predicted_as_evaluate_does(tmp_path):
         "error: --masks: the task of this run is image-localisation, which answers no masks; "
         "leave it out.\n"
     )
+
+
+def test_what_cannot_be_used_is_told_and_the_rest_has_its_masks_and_dicom_objects(
+    segmenting, phantoms, tmp_path, monkeypatch
+):
+    import pydicom
+    from pydicom.data import get_testdata_file
+    from pydicom.pixels.decoders.base import Decoder
+    from pydicom.uid import JPEGLSLossless
+
+    hd = pytest.importorskip("highdicom", reason="the extra 'dicom' is not installed")
+    first, second = (phantoms / row["file"] for row in rows_of(phantoms, "site-1")[:2])
+    coded = Path(get_testdata_file("MR_small_jpeg_ls_lossless.dcm"))
+    available = property(lambda decoder: JPEGLSLossless != decoder.UID)
+    monkeypatch.setattr(Decoder, "is_available", available)
+    torn, nameless = tmp_path / "torn.dcm", tmp_path / "nameless.dcm"
+    torn.write_bytes(first.read_bytes()[:-500])
+    dataset = pydicom.dcmread(second)
+    del dataset.StudyInstanceUID
+    dataset.save_as(nameless)
+    out = tmp_path / "dicom"
+    done = ask(segmenting, first, torn, coded, nameless, "--dicom-out", out, "--json")
+    assert done.exit_code == 1
+    told = {line.split(": ")[1]: line.split(": ", 2)[2] for line in done.stderr.splitlines()}
+    assert [*told] == [str(path) for path in (torn, coded, nameless)]
+    assert "truncated or damaged" in told[str(torn)]
+    assert told[str(coded)].startswith("there is no codec here for JPEG-LS Lossless")
+    assert told[str(nameless)] == (
+        "nothing can refer to the DICOM file: it has no StudyInstanceUID."
+    )
+    whole, without = json.loads(done.stdout)["predictions"]
+    assert "dicom" not in without
+    segments, report = whole["dicom"]
+    assert sorted(str(path) for path in out.iterdir()) == [segments, report]
+    read = hd.seg.segread(segments)
+    source = pydicom.dcmread(first)
+    pixels = read.get_pixels_by_source_instance([source.SOPInstanceUID])[0, :, :, 0]
+    assert pixels.shape == (64, 64)
+    assert int(pixels.sum()) == whole["areas"]["lesion"]["pixels"]
+    assert hd.sr.srread(report).PatientID == source.PatientID

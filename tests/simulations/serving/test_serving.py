@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from trained import trained
+from trained import TAIL, VOLUMES, trained, write_volumes
 from typer.testing import CliRunner
 
 from wardround_simulations import cli
@@ -69,6 +69,44 @@ def test_an_answer_is_that_of_predict(client, run, tmp_path):
     assert found["run"] == run.name
     assert found["study_id"]
     assert "NONE" in found["predictions"][0]["not_private"]
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    pytest.importorskip("nibabel", reason="the extra 'nifti' is not installed")
+    folder = tmp_path_factory.mktemp("volumes")
+    (folder / "data").mkdir()
+    files = write_volumes(folder / "data")
+    return trained(VOLUMES + TAIL, folder / "data", folder), files[0][0]
+
+
+class TestColumns:
+    def ask(self, volumes, query):
+        run, file = volumes
+        client = Client(build_app(Predictor(run), hosts=("localhost",), token=None))
+        return client.post(f"/predict?kind=nii.gz{query}", content=file.read_bytes())
+
+    def test_columns_beside_an_input_are_parameters(self, volumes):
+        run, file = volumes
+        table = file.parent / "labels.csv"  # 40 years old
+        expected = as_json(Predictor(run).ask([file], columns=table))["predictions"]
+        found = self.ask(volumes, "&column.age=40").json()["predictions"]
+        assert [one | {"input": ""} for one in found] == [one | {"input": ""} for one in expected]
+        assert [one["input"] for one in found] == ["input.nii.gz#1", "input.nii.gz#3"]
+
+    @pytest.mark.parametrize(
+        ("query", "why"),
+        [
+            ("", "the model takes age beside the file, and age was not given"),
+            ("&column.agee=40", "the model takes age beside the file, and age was not given"),
+            ("&column.age=old", "column age holds no finite number"),
+            ("&column.age=40&column.age=41", "A column is given twice"),
+        ],
+    )
+    def test_columns_that_cannot_be_used_are_one_sentence(self, volumes, query, why):
+        answer = self.ask(volumes, query)
+        assert answer.status_code == 422
+        assert why in answer.json()["detail"]
 
 
 def test_no_answer_says_where_anything_lies_on_this_machine(client, run):

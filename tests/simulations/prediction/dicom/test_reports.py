@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from wardround_shared.errors import (  # noqa: E402
     UnsupportedError,
 )
 from wardround_shared.study import NOT_PRIVATE, load_study  # noqa: E402
-from wardround_simulations import cli  # noqa: E402
+from wardround_simulations import options  # noqa: E402
 from wardround_simulations.prediction.areas import AreaReader  # noqa: E402
 from wardround_simulations.prediction.attachments import NewFolder  # noqa: E402
 from wardround_simulations.prediction.dicom.reports import Reports  # noqa: E402
@@ -45,7 +46,7 @@ MASK = np.array([[0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]], dtype=np.uint8)
 
 def model_of(name, **about):
     """What is asked of a `Predictor`, without training one."""
-    study = load_study(cli.find_study(name), ["privacy.mechanism=none"])
+    study = load_study(options.find_study(name), ["privacy.mechanism=none"])
     about = {
         "run": "/home/quist/runs/seven",
         "calibration": "a curve",
@@ -104,7 +105,7 @@ class TestFigures:
         return report
 
     def answer(self):
-        study = load_study(cli.find_study("ct-contrast"))
+        study = load_study(options.find_study("ct-contrast"))
         names = study.study.classes
         return Figures(
             shown=dict(zip(names, (0.25, 0.75), strict=True)),
@@ -148,7 +149,7 @@ class TestFigures:
         assert said[1].endswith("unlike the training data: the image has next to no contrast.")
         assert said[2] == f"Privacy: {NOT_PRIVATE}."
         assert said[3] == "Calibration: a curve."
-        study = load_study(cli.find_study("ct-contrast"), ["privacy.mechanism=none"])
+        study = load_study(options.find_study("ct-contrast"), ["privacy.mechanism=none"])
         whole = str(report)
         for text in (study.study_id, "ct-contrast", "run seven"):
             assert text in whole
@@ -289,6 +290,30 @@ class TestFrames:
         with pytest.raises(UnreadableError, match="several frames"):
             reported(tmp_path, model, one, AreaReader(model.study).read(one))
         assert not (tmp_path / "out").exists()
+
+
+def test_a_recording_is_referred_to_as_a_whole(tmp_path):
+    from pydicom.data import get_testdata_file
+    from trained import RECORDS, TAIL
+
+    from wardround_shared.study import parse_study
+
+    text = RECORDS.replace('"wfdb"', '"dicom-waveform"').replace("record =", "file =")
+    model = model_of("ct-contrast")
+    model.study = parse_study(text + TAIL, origin="study.toml")
+    source = Path(get_testdata_file("waveform_ecg.dcm"))
+    answer = Figures(shown={"MI": 0.25, "CD": 0.5}, calibrated=None, answer=None)
+    one = Prediction(path=source, input=str(source), values=np.zeros(2), warnings=())
+    (report,) = reported(tmp_path, model, one, answer)
+    original = pydicom.dcmread(source, stop_before_pixels=True)
+    (study,) = report.CurrentRequestedProcedureEvidenceSequence
+    (reference,) = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert reference.ReferencedSOPInstanceUID == original.SOPInstanceUID
+    assert reference.ReferencedSOPClassUID == original.SOPClassUID
+    read = hd.sr.ComprehensiveSR.from_dataset(report)
+    (group,) = read.content.get_image_measurement_groups()
+    assert numbers(group) == {"MI, by the model": 0.25, "CD, by the model": 0.5}
+    assert group.finding_type is None
 
 
 class TestRefusals:
