@@ -12,6 +12,7 @@ from predictions import answers, predicted, require_same
 from trained import trained
 from typer.testing import CliRunner
 
+from wardround_shared.errors import UnsupportedError
 from wardround_shared.preprocessing.image import resize_classes
 from wardround_shared.study import load_study
 from wardround_shared.tasks import Localisation
@@ -21,6 +22,7 @@ from wardround_simulations.federation import phantom_folder
 from wardround_simulations.prediction.areas import AreaReader, mask_of
 from wardround_simulations.prediction.marks import MarkReader
 from wardround_simulations.prediction.prediction import Prediction
+from wardround_simulations.prediction.readers import reader_of
 
 CHANGES = (
     "privacy.mechanism=none",
@@ -127,6 +129,12 @@ class TestMarks:
         (only,) = reader.read(prediction(values, (40, 80))).marks
         assert only.false_marks is only.found is None
         assert "all peaks are told" in reader.calibration
+
+
+def test_a_model_that_makes_images_is_not_asked_about_one():
+    study = load_study(options.find_study("pneumonia-images"))
+    with pytest.raises(UnsupportedError, match="makes images and says nothing of one"):
+        reader_of(study, [])
 
 
 @pytest.fixture(scope="module")
