@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from bundles import DATA, STEPS, a_patient, bundle, encounter, patient, weight, write
+from bundles import DATA, STEPS, a_patient, bundle, condition, encounter, patient, weight, write
 from predictions import answers, predicted, require_same
 from trained import (
     NOTES,
@@ -167,6 +167,12 @@ class TestFhir:
         file.write_text(json.dumps(bundle(*today)))
         (found,) = answers(run, [file])
         assert found.input == str(file)
+
+    def test_a_patient_whom_the_question_does_not_concern_gets_a_sentence(self, run, tmp_path):
+        file = tmp_path / "ill.json"
+        file.write_text(json.dumps(bundle(*a_patient(), condition("2010-05-01"))))
+        (found,) = predict_inputs(open_run(run), [file])
+        assert found.why == "the condition began before the prediction"
 
     def test_a_bundle_that_cannot_be_used_is_one_sentence_and_the_others_are_predicted(
         self, run, data, tmp_path

@@ -113,6 +113,9 @@ class TestMarks:
         assert (first.false_marks, first.found) == (0.0, 0.25)
         assert (second.row, second.column) == (20.0, 40.0)
         assert (second.false_marks, second.found) == (0.25, 0.25)
+        # Marks of this very score count too.
+        same = reader.read(prediction(np.array([[0.5, 0.5, 1.0]]), (40, 80))).marks[0]
+        assert same.false_marks == 0.25
 
     def test_a_mark_that_would_be_one_of_many_false_ones_is_left_out(self):
         reader = MarkReader(self.study, self.task, self.counted().tolist())

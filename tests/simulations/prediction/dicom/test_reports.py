@@ -44,9 +44,9 @@ PATIENT = {
 MASK = np.array([[0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]], dtype=np.uint8)
 
 
-def model_of(name, **about):
+def model_of(name, *, changes=(), **about):
     """What is asked of a `Predictor`, without training one."""
-    study = load_study(options.find_study(name), ["privacy.mechanism=none"])
+    study = load_study(options.find_study(name), ["privacy.mechanism=none", *changes])
     about = {
         "run": "/home/quist/runs/seven",
         "calibration": "a curve",
@@ -221,6 +221,28 @@ class TestSegmentation:
         segments, _ = self.objects(tmp_path, source, mask=np.zeros_like(MASK))
         assert segments.NumberOfFrames == 1
         assert not segments.pixel_array.any()
+
+    def test_each_class_has_its_segment_also_where_it_is_nowhere(self, source, tmp_path):
+        model = model_of(
+            "phantom-segmentation", changes=['study.classes=["around", "scar", "lesion"]']
+        )
+        values = np.stack([MASK == 0, MASK == 9, MASK == 1]).astype(float)
+        one = prediction(source, values=values)
+        answer = AreaReader(model.study).read(one)
+        segments, report = reported(tmp_path, model, one, answer)
+        read = hd.seg.Segmentation.from_dataset(segments)
+        assert [one.SegmentLabel for one in segments.SegmentSequence] == ["scar", "lesion"]
+        pixels = read.get_pixels_by_source_instance(["1.2.3.1"])
+        assert not pixels[0, :, :, 0].any()
+        assert np.array_equal(pixels[0, :, :, 1], MASK)
+        groups = hd.sr.ComprehensiveSR.from_dataset(
+            report
+        ).content.get_planar_roi_measurement_groups()
+        for number, group in enumerate(groups, start=1):
+            frame = group.referenced_segmentation_frame
+            assert frame.referenced_segment_numbers == [number]
+            assert frame.referenced_frame_numbers == [number]
+        assert [numbers(group)["Pixels of the original image"] for group in groups] == [0, 3]
 
     def test_an_image_without_a_place_in_the_patient_has_one_too(self, tmp_path):
         """A radiograph, say: then the segment lies on the pixels alone."""
