@@ -145,6 +145,15 @@ def test_cells_beside_a_file_are_those_of_its_row(data, tmp_path):
     assert lacking.why == "the model takes age beside the file, and age was not given"
 
 
+def test_a_cell_that_others_would_have_to_be_compared_with_is_refused(data, tmp_path):
+    pytest.importorskip("nibabel", reason="the extra 'nifti' is not installed")
+    (path, _), *_ = write_volumes(data)
+    compared = VOLUMES.replace('{ column = "age" }', '{ column = "age", form = "over-patient" }')
+    run = trained(compared + TAIL, data, tmp_path)
+    (refused,) = predict_inputs(open_run(run), [path], columns={"age": "40"})
+    assert refused.why.startswith("the column age is compared with the patient's other rows")
+
+
 class TestFhir:
     @pytest.fixture
     def run(self, data, tmp_path):

@@ -233,6 +233,7 @@ class TestSegmentation:
         read = hd.seg.Segmentation.from_dataset(segments)
         assert [one.SegmentLabel for one in segments.SegmentSequence] == ["scar", "lesion"]
         pixels = read.get_pixels_by_source_instance(["1.2.3.1"])
+        assert segments.NumberOfFrames == 2
         assert not pixels[0, :, :, 0].any()
         assert np.array_equal(pixels[0, :, :, 1], MASK)
         groups = hd.sr.ComprehensiveSR.from_dataset(
