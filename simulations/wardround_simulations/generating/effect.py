@@ -50,7 +50,7 @@ class EffectSettings:
     Attributes:
         settings: of the classifier's study, without privacy; `data` as the study wants them.
         share: of the training patients whose real images the hospital has.
-        count: made images.
+        count: made images, in the mix of classes of the real ones.
         repeats: seeds over which figures are averaged.
         command: that asked for it; goes into what is written.
     """
@@ -136,7 +136,8 @@ class _Hospital:
         """Those of one seed, each once it is trained and measured."""
         cohort = self.cohort
         rows = share_of(cohort, self.asked.share, seed)
-        labels = np.arange(self.asked.count) % len(self.run.study.study.classes)
+        # In the hospital's own mix of classes: another one would move thresholds by itself.
+        labels = np.resize(np.asarray(cohort.targets[rows]), self.asked.count)
         new = Made(images=made(self.run, labels, seed=seed), labels=labels)
         kinds = {
             FEW: (rows, None),
