@@ -15,8 +15,8 @@ from wardround_client.sources.nifti import nifti_source
 from wardround_client.sources.records import RawRecord, SetAside, Source
 from wardround_client.sources.sequences import SequenceSource
 from wardround_client.sources.signals import signal_source
-from wardround_client.sources.table import TableSource
-from wardround_client.sources.text import TextSource
+from wardround_client.sources.table import table_source
+from wardround_client.sources.text import text_source
 from wardround_client.sources.wfdb import WfdbSource
 from wardround_shared.study import (
     DicomData,
@@ -57,7 +57,7 @@ def open_source(  # noqa: C901, PLR0911 - one for each source
     data_folder(folder)
     match study.data:
         case TableData() as data:
-            return TableSource(study, data, folder)
+            return table_source(study, data, folder)
         case ImagesData() as data:
             return image_source(study, data, folder)
         case DicomData() as data:
@@ -77,7 +77,7 @@ def open_source(  # noqa: C901, PLR0911 - one for each source
         case FhirData() as data:
             return FhirSource(study, data, folder)
         case TextData() as data:
-            return TextSource(study, data, folder)
+            return text_source(study, data, folder)
         case PhantomData() as data:
             written = _written_phantoms(data)
             return dicom_source(study.model_copy(update={"data": written}), written, folder)

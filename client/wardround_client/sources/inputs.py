@@ -28,9 +28,9 @@ from wardround_client.sources.nifti import read_nifti, require_nibabel
 from wardround_client.sources.records import RawRecord, Reading, SetAside
 from wardround_client.sources.sequences import SequenceSource
 from wardround_client.sources.signals import signal_source
-from wardround_client.sources.table import TableSource
+from wardround_client.sources.table import table_source
 from wardround_client.sources.targets import UNKNOWN
-from wardround_client.sources.text import TextSource
+from wardround_client.sources.text import text_source
 from wardround_client.sources.wfdb import WfdbSource
 from wardround_shared.errors import DataError, UnreadableError
 from wardround_shared.study import (
@@ -112,7 +112,7 @@ def _records(study: Study, path: Path, columns: Beside | None) -> Iterator[Read]
     match study.data:
         case TableData() as data:
             made = _unlabelled(study, data, path, {"patient": None, **_header(data, path)})
-            yield from _named(TableSource(made, _of(made, TableData), path.parent).records(), path)
+            yield from _named(table_source(made, _of(made, TableData), path.parent).records(), path)
         case ImagesData() as data if path.suffix.lower() == ".npz":
             made = _unlabelled(study, data, path, {"patient": None, "file": None})
             yield from _named(_arrays(made, path).records(), path)
@@ -121,7 +121,7 @@ def _records(study: Study, path: Path, columns: Beside | None) -> Iterator[Read]
             yield from _named(_arrays(made, path).records(), path)
         case TextData() as data:
             made = _unlabelled(study, data, path, {"patient": None, **_header(data, path)})
-            yield from _named(TextSource(made, _of(made, TextData), path.parent).records(), path)
+            yield from _named(text_source(made, _of(made, TextData), path.parent).records(), path)
         case WfdbData() as data:
             yield from _wfdb(study, data, path, columns)
         case SequencesData() as data:
