@@ -1,0 +1,1 @@
+"""The commands of `wardround-site`, a group a file."""
