@@ -33,10 +33,11 @@ class Plan:
     Attributes:
         units: patients or records (`privacy.unit`) in the site's training split.
         sample_rate: probability with which each of them is in a step (Poisson sampling).
-        steps_per_round: steps of one round.
+        steps_per_round: steps of one round, those of the site's own model among them.
         planned_steps: steps of all rounds, and of the fine-tuning after them.
         noise_multiplier: noise standard deviation over the clipping norm.
         fine_tune_steps: steps of the site's own training after the last round.
+        own_steps_per_round: of those of a round, how many train the site's own model (ditto).
     """
 
     units: int
@@ -45,6 +46,7 @@ class Plan:
     planned_steps: int
     noise_multiplier: float
     fine_tune_steps: int = 0
+    own_steps_per_round: int = 0
 
     @property
     def round_cost(self) -> SampledGaussian:
@@ -84,7 +86,7 @@ def units_of(study: Study, cohort: Cohort) -> int:
 def plan(study: Study, units: int) -> Plan:
     """Solve the noise once, so that all that is planned together costs the study's epsilon.
 
-    That is every round, and the fine-tuning of the site's own model after them.
+    That is every round, and all training of the site's own model, in the rounds or after them.
 
     Args:
         study: with a private mechanism.
@@ -105,6 +107,8 @@ def plan(study: Study, units: int) -> Plan:
             epsilon=privacy.epsilon, delta=privacy.delta, sample_rate=sample_rate, steps=planned
         ),
         fine_tune_steps=fine_tune_steps,
+        # The own model takes as many steps in a round as the shared one.
+        own_steps_per_round=steps_per_round // 2 if _trains_two(study) else 0,
     )
 
 
@@ -127,19 +131,32 @@ def _sampling(study: Study, units: int) -> tuple[float, int, int]:
     """Sample rate, steps of one round, and of the fine-tuning after the last one."""
     sample_rate = min(1.0, study.training.batch_size / max(units, 1))
     epoch = math.ceil(1 / sample_rate)
+    models = 2 if _trains_two(study) else 1
     return (
         sample_rate,
-        study.training.local_epochs * epoch,
+        study.training.local_epochs * epoch * models,
         study.personal.fine_tune_epochs * epoch,
     )
 
 
+def _trains_two(study: Study) -> bool:
+    """Whether a round trains the site's own model beside the shared one."""
+    return study.personal.ditto is not None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reservation:
-    """A round that is paid for: the plan, its steps, and the number of its row in the ledger."""
+    """A round that is paid for.
+
+    Attributes:
+        steps: of the shared model, or of the fine-tuning.
+        own_steps: of the site's own model beside it (ditto).
+        number: of its row in the ledger.
+    """
 
     plan: Plan
     steps: int
+    own_steps: int
     number: int
 
 
@@ -218,7 +235,8 @@ class Account:
         number = self._ledger.reserve(
             cost, purpose=self._purpose(header), cap=self._cap, take_up=take_up
         )
-        return Reservation(plan=planned, steps=cost.steps, number=number)
+        own = 0 if header.round > rounds else planned.own_steps_per_round
+        return Reservation(plan=planned, steps=cost.steps - own, own_steps=own, number=number)
 
     def commit(self, reservation: Reservation) -> None:
         """Note that the training that was paid for has ended."""
@@ -262,6 +280,7 @@ class Account:
                     "planned-steps": solved.planned_steps,
                     "noise-multiplier": solved.noise_multiplier,
                     "fine-tune-steps": solved.fine_tune_steps,
+                    "own-steps-per-round": solved.own_steps_per_round,
                 }
             )
             return solved
@@ -277,6 +296,7 @@ class Account:
             planned_steps=int(_number(record, "planned-steps")),
             noise_multiplier=_number(record, "noise-multiplier"),
             fine_tune_steps=int(_number(record, "fine-tune-steps")),
+            own_steps_per_round=int(_number(record, "own-steps-per-round")),
         )
 
 

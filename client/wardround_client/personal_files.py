@@ -1,8 +1,8 @@
-"""A site's own layers and its own model, as files of the site and run that nothing sends.
+"""A site's own part of the model and its own model, as files of the site and run.
 
-`round-<n>.safetensors` holds the layers as round n left them, `model.safetensors` the model as the
-hospital uses it, in the form of a run folder's. Folder 0700, files 0600. O = the site's own
-parameters.
+Nothing sends them. `round-<n>.safetensors` holds the site's own parameters as round n left them,
+`model.safetensors` the model as the hospital uses it, in the form of a run folder's. Folder 0700,
+files 0600. O = the site's own parameters: those of some layers, or of a whole model.
 """
 
 import hashlib
@@ -31,8 +31,8 @@ MODEL = "model.safetensors"
 _METADATA = "wardround"
 _OWN = "own"
 _DAMAGED = (
-    "What this site keeps of its own layers is damaged or is another run's, so that it cannot go "
-    "on with it; see to its disk, and start a new run."
+    "What this site keeps of its own part of the model is damaged or is another run's, so that it "
+    "cannot go on with it; see to its disk, and start a new run."
 )
 
 
@@ -51,10 +51,10 @@ class PersonalFiles:
     study_id: str
 
     def before(self, round_number: int) -> NDArray[np.float32] | None:
-        """The layers (float32 [O]) that the last round before this one left; None: there is none.
+        """What (float32 [O]) the last round before this one left; None: there is none.
 
         Raises:
-            PrivacyError: they are damaged, or of another run.
+            PrivacyError: it is damaged, or of another run.
         """
         # What a training left that was killed before its answer was stored is not gone on from.
         earlier = [number for number in self._rounds() if number < round_number]
@@ -71,7 +71,7 @@ class PersonalFiles:
         return own
 
     def keep(self, round_number: int, own: NDArray[np.float32]) -> None:
-        """Keep the layers (float32 [O]) of a round, and those of the round before it.
+        """Keep what a round has left (float32 [O]), and what the round before it had.
 
         A round that is trained anew after a crash begins with the latter again.
 
@@ -79,7 +79,7 @@ class PersonalFiles:
             PrivacyError: the disk is full, or cannot be written.
         """
         about = self._about(round_number, own)
-        with keeping("This site's own layers"):
+        with keeping("This site's own part of the model"):
             private_folder(self.folder)
             remove_unfinished(self.folder)
             _write(self._file(round_number), {_OWN: own}, about)
@@ -120,7 +120,7 @@ class PersonalFiles:
             _write(self.folder / MODEL, {**arrays, **constants}, about)
 
     def _rounds(self) -> list[int]:
-        """Rounds whose layers are there, the oldest first."""
+        """Rounds that have left something, the oldest first."""
         files = self.folder.glob("round-*.safetensors")
         return sorted(int(file.stem.removeprefix("round-")) for file in files)
 

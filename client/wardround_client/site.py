@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from flwr.app import RecordDict
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from wardround_client import outbound
 from wardround_client.account import Account, Reservation
@@ -53,7 +53,7 @@ from wardround_shared.messages import (
     Header,
     add_secure,
 )
-from wardround_shared.models import parameter_count, unflatten_
+from wardround_shared.models import flatten, parameter_count, unflatten_
 from wardround_shared.network import build_network
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.privacy.noise import NoiseSource
@@ -258,13 +258,15 @@ class Site:
         """
         self._expected.check_model(TRAIN, model)
         module = self._models.load(self._shapes, model)
-        # Before it is paid for: with damaged layers of its own a site does not train.
-        self._personal.put_in_(module, request.header)
+        # Before it is paid for: with a damaged part of its own a site does not train.
+        own = self._personal.begin(module, request.header)
         payment = self._payment(request.header, state)
         return self._answering.answer(
             TRAIN,
             request,
-            lambda masking: self._trained(request.header, model, module, payment, masking),
+            lambda masking: self._trained(
+                masking, header=request.header, model=model, module=module, own=own, payment=payment
+            ),
             length=model.parameters.size,
             fitted=model.fitted,
             payment=payment,
@@ -273,7 +275,8 @@ class Site:
     def evaluate(self, request: Request, model: GlobalModel, state: RecordDict) -> RecordDict:
         """Metric counts of the received model on the validation split.
 
-        Where layers are the site's own, they are in the model that is measured. Then the site
+        Where layers are the site's own, they are in the model that is measured. Then the site keeps
+        the model of its own that it has trained in the rounds, or
         fine-tunes the model for itself, if the study says so, and pays for it as for a round.
 
         Args:
@@ -330,21 +333,32 @@ class Site:
 
     def _trained(
         self,
+        masking: Masking | None,
+        *,
         header: Header,
         model: GlobalModel,
         module: nn.Module,
+        own: Tensor | None,
         payment: RoundPayment,
-        masking: Masking | None,
     ) -> Formed:
-        """Evaluate and train; `module` holds the received model, with the site's own layers."""
+        """Evaluate and train; `module` holds the received model, with the site's own layers.
+
+        In the end it holds the site's own model, if that is another one.
+        """
         started = self._clock()
         examples = self._prepared(model.fitted)
         counts = self._validate(module, examples)
         evaluated = self._clock()
         study = self._workplace.study
+        received = None if own is None else flatten(module)
         settings = self._settings(header, model, study.training, payment.reservation)
         change = train(module, examples, torch.from_numpy(self._cohort.train), settings)
         delta = self._personal.shared(module, change)
+        if own is not None:
+            unflatten_(module, own)
+            steps = None if payment.reservation is None else payment.reservation.own_steps
+            beside = self._personal.beside(settings, site=self._cohort.site, steps=steps)
+            train(module, examples, torch.from_numpy(self._cohort.train), beside, centre=received)
         self._write(
             header,
             counts,
@@ -353,7 +367,7 @@ class Site:
         )
         formed = _update(masking, delta, len(self._cohort.train), counts)
         # Before the answer is stored: afterwards nobody would train this round again.
-        self._personal.keep_layers(module, header)
+        self._personal.keep(module, header)
         return formed
 
     def _measured(
@@ -390,13 +404,19 @@ class Site:
         module: nn.Module,
         payment: RoundPayment | None,
     ) -> Floats | None:
-        """Fine-tune `module`, if the study says so, and keep it; its counts, if it has changed."""
+        """Make the site's own model of the final one, and keep it; its counts, if it has changed.
+
+        Own layers are in `module` already.
+        """
         training, counts = self._personal.fine_tuning, None
         if training is not None and payment is not None:
             examples = self._prepared(model.fitted)
             settings = self._settings(header, model, training, payment.reservation)
             train(module, examples, torch.from_numpy(self._cohort.train), settings)
             counts = self._validate(module, examples)
+        if self._personal.has_model:
+            self._personal.put_in_(module, header)
+            counts = self._validate(module, self._prepared(model.fitted))
         self._personal.keep_model(module, header, fitted=model.fitted, shapes=self._shapes)
         return counts
 

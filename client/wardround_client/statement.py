@@ -87,6 +87,11 @@ def _computed(study: Study, circumstances: Circumstances) -> Iterator[str]:
     )
     if study.personal.layers == "normalisation":
         yield "Scale and shift of its normalisation layers stay at this site."
+    if study.personal.ditto is not None:
+        yield (
+            "In each round this site also trains a model of its own, "
+            f"{_times(training.local_epochs)} over the data; that model stays here."
+        )
     if study.personal.fine_tune_epochs:
         yield (
             "After the last round this site trains the model further for itself, "

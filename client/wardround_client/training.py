@@ -89,15 +89,22 @@ def local_seed(seed: int, site: str, round_number: int) -> int:
 
 
 def train(
-    module: nn.Module, examples: Examples, index: Tensor, settings: LocalTraining
+    module: nn.Module,
+    examples: Examples,
+    index: Tensor,
+    settings: LocalTraining,
+    *,
+    centre: Tensor | None = None,
 ) -> NDArray[np.float32]:
-    """Train `module` in place; returns trained minus received parameters, float32 [P].
+    """Train `module` in place; returns trained minus first parameters, float32 [P].
 
     Args:
-        module: holds the received global model; parameters that need no gradient stay as they are.
+        module: holds the model to begin with, as a rule the received global one; parameters that
+            need no gradient stay as they are.
         examples: of the whole site.
         index: int64 [N'], the training split.
         settings: what the study asks of this round.
+        centre: float32 [P], where `training.proximal` pulls to; without it what `module` holds.
     """
     received = flatten(module)
     device = examples.targets.device
@@ -106,7 +113,7 @@ def train(
     optimiser = _optimiser(module, settings)
     patients = examples.patients[index] if _by_patient(settings) else None
     pull = settings.training.proximal * learning_rate(settings.training, settings.round)
-    centre = [p.detach().clone() for p in module.parameters()] if pull else []
+    towards = _like(module, received if centre is None else centre)
     steps = _steps(len(index), settings)
     module.train()
     with _step(module, optimiser, settings, _class_weights(settings, device)) as step:
@@ -117,7 +124,7 @@ def train(
             whose = None if patients is None else patients[drawn]
             step(*settings.task.posed(module, parts, targets, whose, change))
             if pull:
-                _pull_back(module, centre, pull)
+                _pull(module, towards, pull)
             settings.progress(TRAINING, done, steps)
     delta: NDArray[np.float32] = (flatten(module) - received).cpu().numpy()
     return delta
@@ -299,11 +306,19 @@ def _plain_step(
     return step
 
 
-def _pull_back(module: nn.Module, centre: list[Tensor], share: float) -> None:
-    """FedProx (Li et al. 2020) as a step of its own: move this share of the way to the centre.
+def _like(module: nn.Module, vector: Tensor) -> list[Tensor]:
+    """A vector [P] in the shapes of the parameters; a view of it."""
+    parameters = list(module.parameters())
+    parts = vector.split([parameter.numel() for parameter in parameters])
+    return [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
 
-    Apart from the loss's gradient, it needs no data and so costs no privacy.
+
+def _pull(module: nn.Module, centre: list[Tensor], share: float) -> None:
+    """The pull of FedProx (Li et al. 2020) and Ditto (Li et al. 2021) as a step of its own.
+
+    Parameters move this share of the way to the centre. Apart from the loss's gradient, it needs no
+    data and so costs no privacy.
     """
     with torch.no_grad():
-        for parameter, received in zip(module.parameters(), centre, strict=True):
-            parameter.lerp_(received, share)
+        for parameter, towards in zip(module.parameters(), centre, strict=True):
+            parameter.lerp_(towards, share)

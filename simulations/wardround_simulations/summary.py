@@ -155,6 +155,7 @@ def _personal(study: Study, lines: Journals) -> dict[str, Any]:
         return {}
     return {
         "layers": settings.layers,
+        "ditto": settings.ditto,
         "fine_tune_epochs": settings.fine_tune_epochs,
         "shared": _measured(study, {s: done["shared_counts"] for s, done in finals.items()}),
         "own": _measured(study, {s: done["own_counts"] for s, done in finals.items()}),

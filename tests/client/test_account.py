@@ -20,6 +20,7 @@ OVERRIDES = ("training.rounds=3", "training.batch-size=16", "training.local-epoc
 
 
 FINE_TUNED = "personal.fine-tune-epochs=5"
+DITTO = "personal.ditto=0.1"
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,25 @@ class TestPlan:
         assert solved.noise_multiplier > without.noise_multiplier
         costs = [solved.round_cost] * 3 + [solved.fine_tune_cost]
         assert 0.98 * 8.0 < epsilon_spent(costs, tuned.privacy.delta).epsilon <= 8.0
+
+    def test_a_model_of_the_sites_own_takes_as_many_steps_again_in_each_round(self, study):
+        beside = load_study(find_study("heart-disease"), [*OVERRIDES, DITTO])
+        solved, without = plan(beside, 100), plan(study, 100)
+        assert solved.own_steps_per_round == without.steps_per_round
+        assert solved.steps_per_round == 2 * without.steps_per_round
+        assert solved.noise_multiplier > without.noise_multiplier
+        spent = epsilon_spent([solved.round_cost] * 3, beside.privacy.delta)
+        assert 0.98 * 8.0 < spent.epsilon <= 8.0
+
+    def test_a_round_pays_for_both_models_and_none_comes_after_the_last(self, site):
+        beside = load_study(find_study("heart-disease"), [*OVERRIDES, DITTO])
+        account = site.account(beside)
+        for number in (1, 2, 3):
+            reservation = account.reserve(site.state, header(beside, number))
+        assert reservation.steps == reservation.own_steps == reservation.plan.own_steps_per_round
+        assert sum(cost.steps for cost in site.spent()) == reservation.plan.planned_steps
+        with pytest.raises(BudgetError, match="is spent"):
+            account.reserve(site.state, header(beside, 4))
 
     @pytest.mark.parametrize(
         "override", ["privacy.epsilon=0.003", "training.local-epochs=10000000000"]

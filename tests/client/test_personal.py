@@ -8,6 +8,7 @@ import torch
 from daemon_hospitals import RUN, DaemonHospital, Killed, Moments
 from flwr.app import RecordDict
 from pydantic import TypeAdapter
+from safetensors.numpy import load_file
 
 from wardround_client import site as site_module
 from wardround_client.personal import PersonalPart, normalisation_places
@@ -16,7 +17,7 @@ from wardround_client.policy import Policy
 from wardround_client.received import Request
 from wardround_shared.errors import BudgetError, PrivacyError, ProtocolError, RunError
 from wardround_shared.messages import EVALUATE, TRAIN, Header, read_update
-from wardround_shared.models import build_model
+from wardround_shared.models import build_model, flatten
 from wardround_shared.study import MODEL_NAMES, Model, UNet, has_normalisation, load_study
 from wardround_simulations.federation import phantom_folder
 from wardround_simulations.options import find_study
@@ -203,10 +204,10 @@ def trained(monkeypatch):
     done = []
     train = site_module.train
 
-    def listening(module, examples, index, settings):
+    def listening(module, examples, index, settings, **where):
         steps = None if settings.protection is None else settings.protection.steps
         done.append((settings.round, settings.training.local_epochs, steps))
-        return train(module, examples, index, settings)
+        return train(module, examples, index, settings, **where)
 
     monkeypatch.setattr(site_module, "train", listening)
     return done
@@ -266,3 +267,142 @@ def test_a_fine_tuning_that_diverges_leaves_no_model(phantoms, tmp_path):
     with pytest.raises(RunError, match="diverged"):
         tuning.ask(EVALUATE)
     assert not (tuning.run / PERSONAL).exists()
+
+
+# --- a whole model beside the shared one (Ditto) --------------------------------------------------
+
+
+DITTO = "personal.ditto=0.5"
+
+
+@pytest.fixture(params=["dp-sgd", "none"])
+def beside(request, phantoms, tmp_path):
+    overrides = (*SMALL, f"privacy.mechanism={request.param}", DITTO)
+    return DaemonHospital(find_study("phantom"), phantoms, tmp_path, *overrides)
+
+
+def without_own(beside, phantoms, folder):
+    overrides = (*SMALL, f"privacy.mechanism={beside.study.privacy.mechanism}")
+    return DaemonHospital(find_study("phantom"), phantoms, folder, *overrides)
+
+
+def parameters_of(file):
+    arrays = load_file(file)
+    return {name: array for name, array in arrays.items() if not name.startswith("preprocessing.")}
+
+
+def test_a_round_trains_both_models_and_pays_for_both(beside, trained):
+    for number in (1, 2):
+        beside.ask(TRAIN, number=number)
+    assert [number for number, _, _ in trained] == [1, 1, 2, 2]
+    assert beside.states() == paid(beside, 1, 2)
+    if beside.study.privacy.private:
+        costs = [cost.steps for cost in beside.ledger.history("clinic")]
+        steps = [steps for _, _, steps in trained]
+        assert costs == [steps[0] + steps[1], steps[2] + steps[3]]
+        assert steps[0] == steps[1] > 0
+
+
+@pytest.mark.parametrize("beside", ["none"], indirect=True)
+def test_no_update_knows_of_the_own_model(beside, phantoms, tmp_path):
+    """Without noise to the last bit; with it the plan is another one."""
+    plain = without_own(beside, phantoms, tmp_path / "plain")
+    for number in (1, 2):
+        ours, theirs = update_of(beside, number), update_of(plain, number)
+        np.testing.assert_array_equal(ours.delta, theirs.delta)
+        np.testing.assert_array_equal(ours.counts, theirs.counts)
+
+
+def test_a_round_begins_with_the_own_model_that_the_last_one_left(beside, monkeypatch):
+    begun = []
+    train = site_module.train
+
+    def listening(module, examples, index, settings, **where):
+        begun.append((flatten(module).numpy(), where, settings.training.proximal))
+        return train(module, examples, index, settings, **where)
+
+    monkeypatch.setattr(site_module, "train", listening)
+    for number in (1, 2):
+        beside.ask(TRAIN, number=number)
+    received = beside.models[TRAIN].parameters
+    (shared, _, no_pull), (first, where, pull), again, (second, _, _) = begun
+    for model in (shared, first, again[0], where["centre"].numpy()):
+        np.testing.assert_array_equal(model, received)
+    np.testing.assert_array_equal(second, kept(beside, 2))
+    assert np.any(kept(beside, 2) != received)
+    assert (no_pull, pull) == (0.0, 0.5)
+
+
+def test_the_two_trainings_draw_other_batches_and_other_noise(beside, monkeypatch):
+    settings, train = [], site_module.train
+
+    def listening(module, examples, index, given, **where):
+        settings.append(given)
+        return train(module, examples, index, given, **where)
+
+    monkeypatch.setattr(site_module, "train", listening)
+    beside.ask(TRAIN, number=1)
+    shared, own = settings
+    assert shared.seed != own.seed
+    if own.protection is not None:
+        assert own.protection.noise is shared.protection.noise
+
+
+def test_the_own_model_is_what_the_last_round_left(beside):
+    beside.ask(TRAIN, number=1)
+    beside.ask(TRAIN, number=2)
+    answer = beside.ask(EVALUATE)
+    names = sorted(file.name for file in (beside.run / PERSONAL).iterdir())
+    assert names == ["model.safetensors", "round-1.safetensors", "round-2.safetensors"]
+    own = parameters_of(beside.run / PERSONAL / "model.safetensors")
+    flat = np.concatenate([own[name].ravel() for name, _ in module_of(beside).named_parameters()])
+    np.testing.assert_array_equal(flat, kept(beside, 3))
+    *_, last = map(json.loads, (beside.run / "journal.jsonl").read_text().splitlines())
+    assert last["final_counts"] == last["shared_counts"] != last["own_counts"]
+    beside.start()
+    assert beside.ask(EVALUATE) == answer
+    assert beside.states() == paid(beside, 1, 2)
+
+
+def test_killed_at_any_moment_the_own_model_is_that_of_one_training(beside):
+    beside.ask(TRAIN, number=1)
+    moments = Moments()
+    with moments.killing(None):
+        answer = beside.ask(TRAIN, number=2)
+    own = kept(beside, 3)
+    spent = beside.states()
+    for moment in range(1, moments.passed + 1):
+        beside.move(f"home-killed-{moment}")
+        beside.ask(TRAIN, number=1)
+        with pytest.raises(Killed) as killed, Moments().killing(moment):
+            beside.ask(TRAIN, number=2)
+        beside.start()
+        assert beside.ask(TRAIN, number=2) == answer, str(killed.value)
+        np.testing.assert_array_equal(kept(beside, 3), own)
+        assert beside.states() == spent
+
+
+def test_a_damaged_own_model_stops_the_site_before_it_pays(beside):
+    beside.ask(TRAIN, number=1)
+    spent = beside.states()
+    (beside.run / PERSONAL / "round-1.safetensors").write_bytes(b"")
+    with pytest.raises(PrivacyError, match="damaged"):
+        beside.ask(TRAIN, number=2)
+    assert beside.states() == spent
+
+
+def test_an_own_model_that_diverges_leaves_nothing(phantoms, tmp_path, monkeypatch):
+    plain = (*SMALL, "privacy.mechanism=none", "personal.ditto=0")
+    beside = DaemonHospital(find_study("phantom"), phantoms, tmp_path, *plain)
+    train = site_module.train
+
+    def diverging(module, *others, **where):
+        change = train(module, *others, **where)
+        if where:
+            next(module.parameters()).data.fill_(torch.nan)
+        return change
+
+    monkeypatch.setattr(site_module, "train", diverging)
+    with pytest.raises(RunError, match="diverged"):
+        beside.ask(TRAIN, number=1)
+    assert not (beside.run / PERSONAL).exists()

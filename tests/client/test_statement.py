@@ -128,6 +128,8 @@ def test_a_model_of_the_sites_own_is_told_and_paid_for(ledger):
     tuned = told(study("personal.fine-tune-epochs=3"), ledger=ledger)
     assert any("trains the model further for itself, 3 times" in text for text in tuned.values())
     assert not any("for itself" in text for text in told(study(), ledger=ledger).values())
+    beside = told(study("personal.ditto=0.1"), ledger=ledger)
+    assert any("also trains a model of its own" in text for text in beside.values())
 
 
 def test_the_cost_is_what_the_ledger_will_charge(ledger):

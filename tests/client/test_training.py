@@ -292,3 +292,52 @@ def test_pictures_are_counted_batch_by_batch_with_the_same_result():
         found = task.predictions(module(images[index]))
     expected = task.count(found.numpy(), targets[index].numpy())
     np.testing.assert_allclose(evaluate(module, examples, index, task), expected, rtol=1e-12)
+
+
+def _pulled(share: float, *, steps: int = 400) -> tuple[torch.Tensor, torch.Tensor]:
+    """A model pulled to another one than it began with, and that other one."""
+    examples, index, module = _examples(), torch.arange(10), _module()
+    centre = torch.full_like(flatten(module), 0.5)
+    full = _training(**{"batch-size": 10, "local-epochs": steps, "weight-decay": 0.5})
+    train(
+        *(module, examples, index, _settings(full.model_copy(update={"proximal": share}))),
+        centre=centre,
+    )
+    return flatten(module), centre
+
+
+def test_without_a_pull_the_centre_does_not_matter():
+    local, _ = _pulled(0.0)
+    module = _module()
+    full = _training(**{"batch-size": 10, "local-epochs": 400, "weight-decay": 0.5})
+    train(module, _examples(), torch.arange(10), _settings(full))
+    torch.testing.assert_close(local, flatten(module), rtol=0, atol=0)
+
+
+def test_the_stronger_the_pull_the_nearer_to_the_centre():
+    distances = [
+        torch.linalg.vector_norm(own - centre).item()
+        for own, centre in map(_pulled, (0.0, 0.1, 1.0, 9.0))
+    ]
+    assert distances == sorted(distances, reverse=True)
+    assert distances[-1] < 0.1 * distances[0]
+
+
+def test_a_pulled_model_ends_at_the_minimum_of_loss_and_pull():
+    """Where the gradient of F(v) + share / 2 ||v - w||^2 is zero (Li et al. 2021, equation 2)."""
+    share = 0.5
+    own, centre = _pulled(share, steps=2000)
+    examples, module = _examples(), _module()
+    vector = own.clone().requires_grad_()
+    shapes = [(2, 3), (2,)]
+    parts = vector.split([6, 2])
+    named = zip(
+        ("weight", "bias"), (p.view(s) for p, s in zip(parts, shapes, strict=True)), strict=True
+    )
+    outputs = torch.func.functional_call(module, dict(named), examples.parts[0])
+    objective = functional.cross_entropy(outputs, examples.targets)
+    objective = objective + 0.25 * vector.square().sum()  # the weight decay
+    objective = objective + share / 2 * (vector - centre).square().sum()
+    (gradient,) = torch.autograd.grad(objective, vector)
+    # A step of the pull moves on from where the gradient's step has ended: O(learning rate).
+    assert torch.linalg.vector_norm(gradient) < 0.05

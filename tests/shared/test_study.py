@@ -190,6 +190,21 @@ def test_own_layers_do_not_go_with_a_mean_of_models():
         parse_study(MINIMAL, origin="s", overrides=[*overrides, "training.average-last=3"])
 
 
+@pytest.mark.parametrize("other", ["layers=normalisation", "fine-tune-epochs=1"])
+def test_a_site_has_one_model_of_its_own(other):
+    overrides = ["model={name='cnn1d'}", f"personal.{other}"]
+    parse_study(MINIMAL, origin="s", overrides=overrides)
+    with pytest.raises(StudyError, match=rf"s: personal\.ditto: 0 .* personal\.{other[:6]}"):
+        parse_study(MINIMAL, origin="s", overrides=[*overrides, "personal.ditto=0"])
+
+
+def test_a_pull_beyond_the_shared_model_is_refused():
+    at_most = ["training.learning-rate=0.1", "personal.ditto=10"]
+    assert parse_study(MINIMAL, origin="s", overrides=at_most).personal.any
+    with pytest.raises(StudyError, match=r"personal\.ditto: 10.1 times training\.learning-rate"):
+        parse_study(MINIMAL, origin="s", overrides=[*at_most, "personal.ditto=10.1"])
+
+
 def test_momentum_can_be_taken_back_where_the_optimiser_has_none():
     no_momentum = ["training.optimiser=adam", "training.momentum=0"]
     assert parse_study(MINIMAL, origin="s", overrides=no_momentum).training.momentum == 0

@@ -22,6 +22,7 @@ from wardround_simulations.options import find_study
 
 OWN_LAYERS = 'personal.layers="normalisation"'
 FINE_TUNED = "personal.fine-tune-epochs=3"
+DITTO = "personal.ditto=0.5"
 PLAIN = "privacy.mechanism=none"
 SMALL = (
     "data.sites=4",
@@ -115,10 +116,11 @@ def test_a_run_without_own_layers_has_nothing_of_it(cache, tmp_path):
     assert not own_models(tmp_path / "run")
 
 
-def test_a_hospitals_own_model_is_read_like_a_runs(cache, tmp_path):
+@pytest.mark.parametrize("personal", [OWN_LAYERS, DITTO])
+def test_a_hospitals_own_model_is_read_like_a_runs(cache, tmp_path, personal):
     """And gives the figures that the run has for this hospital."""
-    summary = run(cache, tmp_path / "run", PLAIN, OWN_LAYERS)
-    cohorts = read_cohorts(setting(cache, tmp_path / "run", PLAIN, OWN_LAYERS)).cohorts
+    summary = run(cache, tmp_path / "run", PLAIN, personal)
+    cohorts = read_cohorts(setting(cache, tmp_path / "run", PLAIN, personal)).cohorts
     for cohort in cohorts:
         for key, opened in (
             ("shared", open_run(tmp_path / "run")),
@@ -128,10 +130,11 @@ def test_a_hospitals_own_model_is_read_like_a_runs(cache, tmp_path):
             assert _validated(opened, cohort) == expected
 
 
-def test_a_comparison_measures_each_site_under_its_own_model(cache, tmp_path):
-    study = load_study(find_study("phantom"), [*SMALL, PLAIN, FINE_TUNED])
-    own = run(cache, tmp_path / "run", PLAIN, FINE_TUNED)["personal"]["own"]
-    scored = read_cohorts(setting(cache, tmp_path / "run", PLAIN, FINE_TUNED))
+@pytest.mark.parametrize("personal", [FINE_TUNED, DITTO])
+def test_a_comparison_measures_each_site_under_its_own_model(cache, tmp_path, personal):
+    study = load_study(find_study("phantom"), [*SMALL, PLAIN, personal])
+    own = run(cache, tmp_path / "run", PLAIN, personal)["personal"]["own"]
+    scored = read_cohorts(setting(cache, tmp_path / "run", PLAIN, personal))
     way = Way(key="federated", kind="federated", title="", study=study, folder="run")
     found, task = _measured(way, tmp_path / "run", scored), task_of(study)
     for site, metrics in own["per_site"].items():
@@ -161,6 +164,45 @@ def test_with_fine_tuning_the_whole_costs_the_studys_epsilon(cache, tmp_path):
     without = run(cache, tmp_path / "without")["privacy"]["spent"]
     # two rounds of an epoch, and three epochs
     assert steps == {site: spent["steps"] // 2 * 5 for site, spent in without.items()}
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedprox"])
+def test_a_model_beside_the_shared_one_leaves_the_run_as_it_was(cache, tmp_path, strategy):
+    others = [f"training.strategy={strategy}", f"training.proximal={0.1 * (strategy != 'fedavg')}"]
+    before = run(cache, tmp_path / "before", PLAIN, *others)
+    after = run(cache, tmp_path / "after", PLAIN, *others, DITTO)
+    shared, own = arrays_of(tmp_path / "after"), own_models(tmp_path / "after")
+    for name, array in arrays_of(tmp_path / "before").items():
+        np.testing.assert_array_equal(array, shared[name])
+    assert after["metrics"] == before["metrics"]
+    assert after["per_site"] == before["per_site"]
+    assert len(own) == 4
+    for arrays in own.values():
+        assert all(np.any(arrays[name] != shared[name]) for name in arrays if "preproc" not in name)
+    assert after["personal"]["ditto"] == 0.5
+    assert after["personal"]["own"]["per_site"] != after["per_site"]
+
+
+def test_the_pull_draws_the_own_models_together(cache, tmp_path):
+    """Without it they are those of sites that train alone; at its largest they are hardly own."""
+
+    def spread(share):
+        run(cache, tmp_path / str(share), PLAIN, f"personal.ditto={share}")
+        of_sites = [
+            np.concatenate([array.ravel() for name, array in sorted(arrays.items())])
+            for arrays in own_models(tmp_path / str(share)).values()
+        ]
+        return float(np.std(of_sites, axis=0).mean())
+
+    assert spread(20) < 0.5 * spread(0)
+
+
+def test_with_a_model_beside_it_the_whole_costs_the_studys_epsilon(cache, tmp_path):
+    summary = run(cache, tmp_path / "run", DITTO)
+    assert all(7.5 < e <= 8.0 for e in summary["privacy"]["epsilon"].values())
+    steps = {site: spent["steps"] for site, spent in summary["privacy"]["spent"].items()}
+    without = run(cache, tmp_path / "without")["privacy"]["spent"]
+    assert steps == {site: 2 * spent["steps"] for site, spent in without.items()}
 
 
 def _validated(opened, cohort):

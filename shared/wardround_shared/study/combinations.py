@@ -165,17 +165,39 @@ def _check_label(study: Study, label: Label, origin: str) -> None:
 
 
 def _check_personal(study: Study, origin: str) -> None:
-    """Refuse what would put a site's own layers into a model that they were not trained with."""
+    """Refuse what would give a site two models, or layers of a model that it does not have."""
     if study.personal.any and study.study.kind == "generation":
         raise UnsupportedError(
             f"{origin}: personal: a site has no images made of its own in this version, since the "
             "generator is trained at the server; leave it out."
         )
+    _check_ditto(study, origin)
     if study.personal.layers != "none" and study.training.average_last > 1:
         raise UnsupportedError(
             f"{origin}: training.average-last: {study.training.average_last} cannot be combined "
             f'with personal.layers = "{study.personal.layers}" in this version: a site\'s layers '
             "go with one model and not with the mean of several; leave one of them out."
+        )
+
+
+def _check_ditto(study: Study, origin: str) -> None:
+    """One own model for each site, and steps that do not pull it beyond the shared one."""
+    personal, rate = study.personal, study.training.learning_rate
+    if personal.ditto is None:
+        return
+    for key, given in (
+        ("layers", personal.layers != "none"),
+        ("fine-tune-epochs", personal.fine_tune_epochs > 0),
+    ):
+        if given:
+            raise StudyError(
+                f"{origin}: personal.ditto: {personal.ditto:g} gives each site a whole model of "
+                f"its own, which leaves nothing to personal.{key}; take one of them."
+            )
+    if personal.ditto * rate > 1:
+        raise StudyError(
+            f"{origin}: personal.ditto: {personal.ditto:g} times training.learning-rate = {rate:g} "
+            "is more than 1, so that each step would go beyond the shared model; lower one of them."
         )
 
 
