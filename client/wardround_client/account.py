@@ -134,7 +134,7 @@ def _sampling(study: Study, units: int) -> tuple[float, int, int]:
     models = 2 if _trains_two(study) else 1
     return (
         sample_rate,
-        study.training.local_epochs * epoch * models,
+        (study.training.local_steps or study.training.local_epochs * epoch) * models,
         study.personal.fine_tune_epochs * epoch,
     )
 

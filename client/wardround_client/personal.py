@@ -76,6 +76,7 @@ class PersonalPart:
         return training.model_copy(
             update={
                 "local_epochs": personal.fine_tune_epochs,
+                "local_steps": None,
                 "learning_rate": personal.fine_tune_learning_rate or training.learning_rate,
                 "learning_rate_schedule": "constant",
                 "proximal": 0.0,

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any
 
@@ -58,22 +59,35 @@ class PersonalFiles:
         """
         # What a training left that was killed before its answer was stored is not gone on from.
         earlier = [number for number in self._rounds() if number < round_number]
-        if not earlier:
-            return None
+        return self.of(earlier[-1]) if earlier else None
+
+    def of(self, round_number: int) -> NDArray[np.float32]:
+        """What (float32 [O]) this very round left.
+
+        Raises:
+            PrivacyError: it is damaged, of another run, or not there.
+        """
         try:
-            with safe_open(self._file(earlier[-1]), framework="numpy") as opened:
+            with safe_open(self._file(round_number), framework="numpy") as opened:
                 said = json.loads((opened.metadata() or {})[_METADATA])
                 own: NDArray[np.float32] = opened.get_tensor(_OWN)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise PrivacyError(_DAMAGED) from error
-        if said != self._about(earlier[-1], own) or own.dtype != np.float32 or own.ndim != 1:
+        if said != self._about(round_number, own) or own.dtype != np.float32 or own.ndim != 1:
             raise PrivacyError(_DAMAGED)
         return own
 
-    def keep(self, round_number: int, own: NDArray[np.float32]) -> None:
+    def keep(
+        self, round_number: int, own: NDArray[np.float32], *, begun_with: int | None = None
+    ) -> None:
         """Keep what a round has left (float32 [O]), and what the round before it had.
 
         A round that is trained anew after a crash begins with the latter again.
+
+        Args:
+            round_number: of the round.
+            own: what it has left.
+            begun_with: the round whose remains this one began with, if not the last before it.
 
         Raises:
             PrivacyError: the disk is full, or cannot be written.
@@ -84,8 +98,15 @@ class PersonalFiles:
             remove_unfinished(self.folder)
             _write(self._file(round_number), {_OWN: own}, about)
             earlier = [number for number in self._rounds() if number < round_number]
-            for number in earlier[:-1]:
-                self._file(number).unlink(missing_ok=True)
+            if begun_with is None and earlier:
+                begun_with = earlier[-1]
+            for number in earlier:
+                if number != begun_with:
+                    self._file(number).unlink(missing_ok=True)
+
+    def beside(self, name: str) -> "PersonalFiles":
+        """Files of the same site and run in a folder of this name, beside these."""
+        return replaced(self, folder=self.folder.with_name(name))
 
     def keep_model(
         self, study: Study, arrays: Mapping[str, NDArray[Any]], *, fitted: Fitted, shapes: Shapes

@@ -59,9 +59,17 @@ class Expected:
             model: as received.
 
         Raises:
-            ProtocolError: class counts or fitted constants that are not of this study, or one that
-                is not finite.
+            ProtocolError: class counts, fitted constants or a control variate that are not of this
+                study, or one that is not finite.
         """
+        expects = message_type == TRAIN and self._study.training.strategy == "scaffold"
+        if (model.control is not None) != expects or (
+            model.control is not None and model.control.shape != model.parameters.shape
+        ):
+            raise ProtocolError(
+                f"The control variate that comes with {message_type}, or is missing, is not that "
+                "of the study's strategy and model."
+            )
         classes = len(self._study.study.classes)
         if model.class_counts.shape != (classes,) or (model.class_counts < 0).any():
             raise ProtocolError(

@@ -20,6 +20,7 @@ from wardround_client.account import Account, Reservation
 from wardround_client.answering import Answering
 from wardround_client.answers import AnsweredOnce, AnswerStore, Formed
 from wardround_client.cohort import Cohort
+from wardround_client.control import ControlPart, Drift
 from wardround_client.journal import Journal
 from wardround_client.masking import MaskedAnswers
 from wardround_client.outbound import Masking
@@ -143,7 +144,8 @@ class Site:
                 it a question is answered once, which is enough where no process dies.
             state: what it keeps of that run; without it the state of the node that comes with
                 each request.
-            personal: where it keeps its own part of the model; None only if the study has none.
+            personal: where it keeps its own part of the model, and beside it its control variate;
+                None only if the study has neither.
             progress: is told how far long work has got.
             clock: seconds, for the journal.
 
@@ -160,6 +162,7 @@ class Site:
         self._account = account
         self._state = state
         self._personal = PersonalPart(workplace.study, personal)
+        self._control = ControlPart(workplace.study, site=cohort.site, files=personal)
         self._progress = progress
         self._clock = clock
         self._recipe = Recipe(workplace.study)
@@ -260,12 +263,19 @@ class Site:
         module = self._models.load(self._shapes, model)
         # Before it is paid for: with a damaged part of its own a site does not train.
         own = self._personal.begin(module, request.header)
+        drift = self._control.begin(request.header, model)
         payment = self._payment(request.header, state)
         return self._answering.answer(
             TRAIN,
             request,
             lambda masking: self._trained(
-                masking, header=request.header, model=model, module=module, own=own, payment=payment
+                masking,
+                header=request.header,
+                model=model,
+                module=module,
+                own=own,
+                drift=drift,
+                payment=payment,
             ),
             length=model.parameters.size,
             fitted=model.fitted,
@@ -339,6 +349,7 @@ class Site:
         model: GlobalModel,
         module: nn.Module,
         own: Tensor | None,
+        drift: Drift | None,
         payment: RoundPayment,
     ) -> Formed:
         """Evaluate and train; `module` holds the received model, with the site's own layers.
@@ -352,13 +363,16 @@ class Site:
         study = self._workplace.study
         received = None if own is None else flatten(module)
         settings = self._settings(header, model, study.training, payment.reservation)
-        change = train(module, examples, torch.from_numpy(self._cohort.train), settings)
+        index, correction = torch.from_numpy(self._cohort.train), None
+        if drift is not None:
+            correction = torch.from_numpy(drift.correction).to(self._workplace.device)
+        change = train(module, examples, index, settings, correction=correction)
         delta = self._personal.shared(module, change)
         if own is not None:
             unflatten_(module, own)
             steps = None if payment.reservation is None else payment.reservation.own_steps
             beside = self._personal.beside(settings, site=self._cohort.site, steps=steps)
-            train(module, examples, torch.from_numpy(self._cohort.train), beside, centre=received)
+            train(module, examples, index, beside, centre=received)
         self._write(
             header,
             counts,
@@ -368,6 +382,8 @@ class Site:
         formed = _update(masking, delta, len(self._cohort.train), counts)
         # Before the answer is stored: afterwards nobody would train this round again.
         self._personal.keep(module, header)
+        if drift is not None:
+            self._control.keep(drift, delta, header)
         return formed
 
     def _measured(

@@ -5,6 +5,7 @@ shapes: N = examples of the site, B = batch, K = classes, P = model parameters.
 """
 
 import hashlib
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -95,6 +96,7 @@ def train(
     settings: LocalTraining,
     *,
     centre: Tensor | None = None,
+    correction: Tensor | None = None,
 ) -> NDArray[np.float32]:
     """Train `module` in place; returns trained minus first parameters, float32 [P].
 
@@ -105,6 +107,8 @@ def train(
         index: int64 [N'], the training split.
         settings: what the study asks of this round.
         centre: float32 [P], where `training.proximal` pulls to; without it what `module` holds.
+        correction: float32 [P], is added to the gradient in each step, after DP's clipping and
+            noise; so it must not come from these examples but through what was noised before.
     """
     received = flatten(module)
     device = examples.targets.device
@@ -112,8 +116,10 @@ def train(
     change = _chances(settings, device)
     optimiser = _optimiser(module, settings)
     patients = examples.patients[index] if _by_patient(settings) else None
-    pull = settings.training.proximal * learning_rate(settings.training, settings.round)
+    rate = settings.training.rate_in(settings.round)
+    pull = settings.training.proximal * rate
     towards = _like(module, received if centre is None else centre)
+    drift = None if correction is None else _like(module, correction * rate)
     steps = _steps(len(index), settings)
     module.train()
     with _step(module, optimiser, settings, _class_weights(settings, device)) as step:
@@ -125,6 +131,8 @@ def train(
             step(*settings.task.posed(module, parts, targets, whose, change))
             if pull:
                 _pull(module, towards, pull)
+            if drift is not None:
+                _take_off(module, drift)
             settings.progress(TRAINING, done, steps)
     delta: NDArray[np.float32] = (flatten(module) - received).cpu().numpy()
     return delta
@@ -172,11 +180,6 @@ def predict(module: nn.Module, batches: Iterable[tuple[Tensor, ...]], task: Task
     return torch.cat(found).cpu().numpy()
 
 
-def learning_rate(training: Training, round_number: int) -> float:
-    """Learning rate of a round (1-based) by the study's schedule."""
-    return training.learning_rate * training.rate_share(round_number)
-
-
 def _chances(settings: LocalTraining, device: torch.device) -> torch.Generator:
     """Prepare the generator that dropout draws from, and return one for augmentation.
 
@@ -202,7 +205,8 @@ def _steps(n: int, settings: LocalTraining) -> int:
     """Steps of this round, with n training examples."""
     if settings.protection is not None:
         return settings.protection.steps
-    return settings.training.local_epochs * math.ceil(n / settings.training.batch_size)
+    training = settings.training
+    return training.local_steps or training.local_epochs * math.ceil(n / training.batch_size)
 
 
 def _by_patient(settings: LocalTraining) -> bool:
@@ -223,8 +227,8 @@ def _draws(
         shuffle: for batches without DP.
     """
     if settings.protection is None:
-        for _ in range(settings.training.local_epochs):
-            yield from torch.randperm(n, generator=shuffle).split(settings.training.batch_size)
+        batches = _shuffled(n, settings.training.batch_size, shuffle)
+        yield from itertools.islice(batches, _steps(n, settings))
         return
     from wardround_shared.privacy.sampling import Patients, poisson_batches  # noqa: PLC0415 - slow
 
@@ -236,6 +240,12 @@ def _draws(
         at_most = settings.protection.privacy.examples_per_patient
         grouped = Patients(patients)
         yield from grouped.batches(plan.sample_rate, steps, noise, at_most=at_most)
+
+
+def _shuffled(n: int, size: int, shuffle: torch.Generator) -> Iterator[Tensor]:
+    """Batches of one pass over n examples after the other, without end."""
+    while True:
+        yield from torch.randperm(n, generator=shuffle).split(size)
 
 
 def _class_weights(settings: LocalTraining, device: torch.device) -> Tensor | None:
@@ -252,7 +262,7 @@ def _optimiser(module: nn.Module, settings: LocalTraining) -> torch.optim.Optimi
     # A fused step reads a gradient in the memory layout of its parameter, whatever its own is, and
     # DP-SGD's gradients have another where a model keeps its channels last.
     fused = settings.protection is None
-    rate = learning_rate(training, settings.round)
+    rate = training.rate_in(settings.round)
     parameters = [p for p in module.parameters() if p.requires_grad]
     if training.optimiser == "sgd":
         return torch.optim.SGD(
@@ -311,6 +321,17 @@ def _like(module: nn.Module, vector: Tensor) -> list[Tensor]:
     parameters = list(module.parameters())
     parts = vector.split([parameter.numel() for parameter in parameters])
     return [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
+
+
+def _take_off(module: nn.Module, drift: list[Tensor]) -> None:
+    """The correction of SCAFFOLD (Karimireddy et al. 2020), times the learning rate.
+
+    A step of its own, which with plain SGD is the same as adding it to the gradient. It is known
+    before the round's data are touched, and so costs no privacy.
+    """
+    with torch.no_grad():
+        for parameter, known in zip(module.parameters(), drift, strict=True):
+            parameter.sub_(known)
 
 
 def _pull(module: nn.Module, centre: list[Tensor], share: float) -> None:

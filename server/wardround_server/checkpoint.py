@@ -28,6 +28,7 @@ from wardround_shared.messages import Fitted, Floats, Shapes, read_shapes, shape
 from wardround_shared.study import Study
 
 _OPTIMISER = "optimiser."
+_CONTROL = "control."
 _CLASS_COUNTS = "run.class-counts"
 _COUNTS = "run.counts"
 
@@ -42,6 +43,8 @@ class Progress:
         fitted: constants of the steps that are fitted already.
         class_counts: float64 [K] over all sites; none before they are summed.
         parameters: float32 [P].
+        control: state of the control variate; empty where the strategy has none.
+        counted: site -> the last round whose sum has its update in it; only with `control`.
         finished: rounds of training that are over, those given up among them.
         away: site -> why, for sites that were asked and have not been there since.
         in_a_row: how many of the last ones were given up.
@@ -57,6 +60,8 @@ class Progress:
     class_counts: Floats | None = None
     parameters: Parameters = field(default_factory=lambda: np.zeros(0, np.float32))
     optimiser: Mapping[str, Floats] = field(default_factory=dict)
+    control: Mapping[str, Floats] = field(default_factory=dict)
+    counted: Mapping[str, int] = field(default_factory=dict)
     finished: int = 0
     in_a_row: int = 0
     averaged: tuple[int, ...] = ()
@@ -82,6 +87,7 @@ class Checkpoints:
         """
         arrays = _model_arrays(progress, names)
         arrays |= {f"{_OPTIMISER}{key}": value for key, value in progress.optimiser.items()}
+        arrays |= {f"{_CONTROL}{key}": value for key, value in progress.control.items()}
         for name, value in ((_CLASS_COUNTS, progress.class_counts), (_COUNTS, progress.counts)):
             if value is not None:
                 arrays[name] = value
@@ -89,6 +95,7 @@ class Checkpoints:
             **self._identity,
             "sites": progress.sites,
             "away": progress.away,
+            "counted": dict(progress.counted),
             "finished": progress.finished,
             "in_a_row": progress.in_a_row,
             "averaged": progress.averaged,
@@ -239,11 +246,9 @@ def _progress(
             for step, keys in enumerate(said["constants"])
         ),
         class_counts=arrays.get(_CLASS_COUNTS),
-        optimiser={
-            name.removeprefix(_OPTIMISER): arrays[name]
-            for name in arrays
-            if name.startswith(_OPTIMISER)
-        },
+        optimiser=_below(_OPTIMISER, arrays),
+        control=_below(_CONTROL, arrays),
+        counted=dict(said["counted"]),
         finished=said["finished"],
         in_a_row=said["in_a_row"],
         averaged=tuple(said["averaged"]),
@@ -251,3 +256,8 @@ def _progress(
         given_up=[GivenUp(**one) for one in said["given_up"]],
         counts=arrays.get(_COUNTS),
     )
+
+
+def _below(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The arrays whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}

@@ -21,6 +21,7 @@ from wardround_server.assembly import assemble
 from wardround_server.attempts import Attempts
 from wardround_server.attendance import Attendance, Everyone
 from wardround_server.checkpoint import Checkpoints, Progress
+from wardround_server.control import Control
 from wardround_server.exchange import Exchange
 from wardround_server.greeting import Joined
 from wardround_server.initial_weights import start_from_
@@ -123,6 +124,7 @@ class Coordinator:
         self._classes = study.study.classes
         self._task = task_of(study)
         self._optimiser = self._server_optimiser()
+        self._control = Control() if study.training.strategy == "scaffold" else None
         self._checkpoints = Checkpoints(folder, study=study, run=run, seed=seed)
         self._progress = Progress()
         self._register = Register(folder, self._progress, roster)
@@ -168,6 +170,8 @@ class Coordinator:
         self._progress, self._names = loaded
         self._register = Register(self._folder, self._progress, self._roster)
         self._optimiser.restore(self._progress.optimiser)
+        if self._control is not None:
+            self._control.restore(self._progress.control, self._progress.counted)
         self._last = LastModels(
             self._folder, self._study.training.average_last, self._progress.averaged
         )
@@ -275,7 +279,7 @@ class Coordinator:
                 "seconds": seconds,
             },
         )
-        self._step(summed)
+        self._step(summed, line)
         del summed  # as large as the model
         self._last.add(number, self._progress.parameters)
         self._progress.finished, self._progress.in_a_row = number, 0
@@ -332,13 +336,15 @@ class Coordinator:
             self._seed,
         )
 
-    def _request(self, number: int) -> RecordDict:
-        progress = self._progress
+    def _request(self, number: int, *, training: bool = False) -> RecordDict:
+        progress, control = self._progress, self._control if training else None
         counts = progress.class_counts
         model = GlobalModel(
             parameters=progress.parameters,
             fitted=progress.fitted,
             class_counts=np.zeros(len(self._classes)) if counts is None else counts,
+            control=None if control is None else control.values(progress.parameters.size),
+            counted={} if control is None else control.counted,
         )
         content = model_record(self._header(number), model)
         # The message is a copy; from here on it is the only one.
@@ -346,7 +352,8 @@ class Coordinator:
         return content
 
     def _updates(self, number: int) -> Sum:
-        request, size = self._request(number), self._progress.parameters.size
+        request = self._request(number, training=True)
+        size = self._progress.parameters.size
 
         def question(invited: Mapping[int, str]) -> Sum:
             self._register.there(invited.values())
@@ -402,14 +409,30 @@ class Coordinator:
             should_stop=self._should_stop,
         )
 
-    def _step(self, summed: Sum) -> None:
+    def _step(self, summed: Sum, line: RosterLine) -> None:
         if summed.weight > 0:
+            self._follow(summed, line)
             mean_delta = summed.delta / summed.weight
             self._progress.parameters = self._optimiser.step(self._progress.parameters, mean_delta)
+
+    def _follow(self, summed: Sum, line: RosterLine) -> None:
+        """Move the control variate, if the strategy has one, as those of the sites have moved."""
+        training = self._study.training
+        if self._control is not None and training.local_steps is not None:
+            self._control.add(
+                summed.delta,
+                weight=summed.weight,
+                moved=training.local_steps * training.rate_in(line.round),
+                number=line.round,
+                sites=line.aggregated,
+            )
 
     def _store(self) -> None:
         """Write the checkpoint; what only led up to it is forgotten."""
         self._progress.optimiser = self._optimiser.state()
+        if self._control is not None:
+            self._progress.control = self._control.state()
+            self._progress.counted = self._control.counted
         self._progress.averaged = self._last.rounds
         self._checkpoints.save(self._progress, self._names)
         self._last.remove_others()

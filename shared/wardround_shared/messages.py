@@ -6,7 +6,7 @@ module knows their keys. Shapes: P = model parameters, L = metric counts, S = su
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 import numpy as np
@@ -84,11 +84,17 @@ class GlobalModel:
         parameters: float32 [P], the flattened parameters.
         fitted: preprocessing constants fitted on sums over all sites, one mapping a step.
         class_counts: float64 [K], training examples of each class over all sites.
+        control: float32 [P], the control variate over all sites, of a request to train in a study
+            with scaffold; None otherwise.
+        counted: with `control`, site -> the last round whose sum has this site's update in it; a
+            site that is not there is in none.
     """
 
     parameters: NDArray[np.float32]
     fitted: Fitted
     class_counts: Floats
+    control: NDArray[np.float32] | None = None
+    counted: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +223,9 @@ def model_record(header: Header, model: GlobalModel) -> RecordDict:
         }
     )
     content["recipe"] = ConfigRecord({"fitted-steps": len(model.fitted)})
+    if model.control is not None:
+        content["control"] = ArrayRecord({"control": to_message(model.control)})
+        content["counted"] = ConfigRecord(dict(model.counted))
     return content
 
 
@@ -246,11 +255,26 @@ def read_model(content: RecordDict) -> GlobalModel:
         if place not in {str(step) for step in range(steps)} or not key:
             raise ProtocolError("A message is malformed: a fitted constant belongs to no step.")
         constants[int(place)][key] = array
+    control, counted = _read_control(content)
     return GlobalModel(
         parameters=_vector(arrays, "parameters", np.float32),
         fitted=tuple(constants),
         class_counts=_vector(arrays, "class-counts", np.float64),
+        control=control,
+        counted=counted,
     )
+
+
+def _read_control(content: RecordDict) -> tuple[NDArray[np.float32] | None, dict[str, int]]:
+    """The control variate of a request and who is in it; none where it brings neither."""
+    if "control" not in content and "counted" not in content:
+        return None, {}
+    arrays, record = _arrays(content, "control"), _config(content, "counted")
+    _require_names(arrays, {"control"}, "control")
+    counted = {site: _value(record, site, int) for site in record}
+    if any(number < 1 for number in counted.values()):
+        raise ProtocolError("A message is malformed: an update was counted in no round.")
+    return _vector(arrays, "control", np.float32), counted
 
 
 def update_record(update: Update) -> RecordDict:
@@ -347,6 +371,12 @@ def request_digest(message_type: str, header: Header, model: GlobalModel) -> byt
         for name, array in sorted(constants.items()):
             digest.text(name)
             digest.array(array)
+    if model.control is not None:
+        digest.array(model.control)
+        digest.number(len(model.counted))
+        for site, number in sorted(model.counted.items()):
+            digest.text(site)
+            digest.number(number)
     return digest.digest()
 
 

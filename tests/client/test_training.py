@@ -14,7 +14,6 @@ from wardround_client.training import (
     LocalTraining,
     Protection,
     evaluate,
-    learning_rate,
     local_seed,
     train,
 )
@@ -146,7 +145,7 @@ def test_balanced_weights_make_classes_count_alike():
 
 def test_cosine_schedule_starts_at_the_rate_and_falls():
     training = _training(**{"learning-rate-schedule": "cosine"})
-    rates = [learning_rate(training, number) for number in range(1, 5)]
+    rates = [training.rate_in(number) for number in range(1, 5)]
     assert rates[0] == pytest.approx(0.1)
     assert rates == sorted(rates, reverse=True)
     assert rates[2] == pytest.approx(0.05)
@@ -294,7 +293,30 @@ def test_pictures_are_counted_batch_by_batch_with_the_same_result():
     np.testing.assert_allclose(evaluate(module, examples, index, task), expected, rtol=1e-12)
 
 
-def _pulled(share: float, *, steps: int = 400) -> tuple[torch.Tensor, torch.Tensor]:
+@pytest.mark.parametrize("protection", [None, _protection()])
+def test_a_round_has_as_many_steps_as_it_says_however_many_examples_there_are(protection):
+    told = []
+    training = _training(**{"local-steps": 7})
+    if protection is not None:
+        protection = replace(protection, steps=7)
+    for count in (3, 10, 50):
+        examples = _examples(count)
+        settings = _settings(training, protection, progress=lambda *what: told.append(what))
+        train(_module(), examples, torch.arange(count), settings)
+    assert [done for _, done, _ in told] == [*range(1, 8)] * 3
+    assert {steps for _, _, steps in told} == {7}
+
+
+def test_each_pass_over_the_data_goes_through_all_of_them():
+    examples, index = _examples(), torch.arange(10)
+    deltas = [
+        train(_module(), examples, index, _settings(_training(**keys)))
+        for keys in ({"local-epochs": 2}, {"local-steps": 6})  # 10 examples in batches of 4
+    ]
+    np.testing.assert_array_equal(*deltas)
+
+
+def _pulled(share: float, *, steps: int = 150) -> tuple[torch.Tensor, torch.Tensor]:
     """A model pulled to another one than it began with, and that other one."""
     examples, index, module = _examples(), torch.arange(10), _module()
     centre = torch.full_like(flatten(module), 0.5)
@@ -309,7 +331,7 @@ def _pulled(share: float, *, steps: int = 400) -> tuple[torch.Tensor, torch.Tens
 def test_without_a_pull_the_centre_does_not_matter():
     local, _ = _pulled(0.0)
     module = _module()
-    full = _training(**{"batch-size": 10, "local-epochs": 400, "weight-decay": 0.5})
+    full = _training(**{"batch-size": 10, "local-epochs": 150, "weight-decay": 0.5})
     train(module, _examples(), torch.arange(10), _settings(full))
     torch.testing.assert_close(local, flatten(module), rtol=0, atol=0)
 
@@ -326,7 +348,7 @@ def test_the_stronger_the_pull_the_nearer_to_the_centre():
 def test_a_pulled_model_ends_at_the_minimum_of_loss_and_pull():
     """Where the gradient of F(v) + share / 2 ||v - w||^2 is zero (Li et al. 2021, equation 2)."""
     share = 0.5
-    own, centre = _pulled(share, steps=2000)
+    own, centre = _pulled(share, steps=300)
     examples, module = _examples(), _module()
     vector = own.clone().requires_grad_()
     shapes = [(2, 3), (2,)]

@@ -123,6 +123,22 @@ def test_a_finished_run_is_recognised_and_nobody_is_asked(whole, tmp_path):
     assert len(server.sites.answers.times) == asked
 
 
+def test_a_control_variate_goes_on_where_it_was(tmp_path):
+    """Sites refuse a request that comes again with another one, or with others counted."""
+    study = study_of(strategy='"scaffold"', rounds="4\nlocal-steps = 5")
+    whole, moments = Server(tmp_path / "whole", study, PlainSites()), Moments()
+    whole.sites.tick = moments.at
+    with moments.killing(None):
+        expected = whole.run()
+    assert any(number == 4 for _, _, number in whole.sites.answers.times)
+    for moment in range(1, moments.passed + 1, 5):
+        server = Server(tmp_path / str(moment), study, PlainSites())
+        outcome = killed_at(server, moment)
+        assert server.files() == whole.files(), moments.seen[moment - 1]
+        np.testing.assert_array_equal(outcome.parameters, expected.parameters)
+        shutil.rmtree(server.path)
+
+
 # --- torn files -----------------------------------------------------------------------------------
 
 

@@ -83,6 +83,60 @@ OTHERS = {
 }
 
 
+WITH_CONTROL = dataclasses.replace(
+    MODEL, control=np.arange(3, dtype=np.float32), counted={"a": 1, "b": 2}
+)
+OTHERS |= {
+    "a control variate": (
+        TRAIN,
+        HEADER,
+        dataclasses.replace(MODEL, control=np.zeros(3, np.float32)),
+    ),
+    "one that counts": (TRAIN, HEADER, WITH_CONTROL),
+}
+
+
+def test_a_control_variate_comes_back_as_it_was():
+    received = read_model(model_record(HEADER, WITH_CONTROL))
+    np.testing.assert_array_equal(received.control, WITH_CONTROL.control)
+    assert received.counted == WITH_CONTROL.counted
+    assert request_digest(TRAIN, HEADER, received) == request_digest(TRAIN, HEADER, WITH_CONTROL)
+    none_yet = read_model(model_record(HEADER, dataclasses.replace(WITH_CONTROL, counted={})))
+    assert none_yet.counted == {}
+    digests = {
+        request_digest(TRAIN, HEADER, dataclasses.replace(WITH_CONTROL, counted=counted))
+        for counted in ({}, {"a": 1}, {"a": 2}, {"b": 1}, {"a": 1, "b": 2})
+    }
+    assert len(digests) == 5
+
+
+def _with_control(control, counted):
+    content = model_record(HEADER, MODEL)
+    if control is not None:
+        content["control"] = ArrayRecord({n: Array(a) for n, a in control.items()})
+    if counted is not None:
+        content["counted"] = ConfigRecord(counted)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("control", "counted"),
+    [
+        ({"control": np.zeros(3, np.float32)}, None),
+        (None, {"a": 1}),
+        ({"control": np.zeros(3)}, {}),
+        ({"control": np.full(3, np.nan, np.float32)}, {}),
+        ({"control": np.zeros(3, np.float32), "more": np.zeros(1)}, {}),
+        ({"control": np.zeros(3, np.float32)}, {"a": 0}),
+        ({"control": np.zeros(3, np.float32)}, {"a": -1}),
+        ({"control": np.zeros(3, np.float32)}, {"a": "1"}),
+    ],
+)
+def test_a_malformed_control_variate_is_refused(control, counted):
+    with pytest.raises(ProtocolError):
+        read_model(_with_control(control, counted))
+
+
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
 def test_the_digest_covers_everything_that_a_site_takes_from_a_request(other):
     assert request_digest(*other) != request_digest(TRAIN, HEADER, MODEL)

@@ -101,6 +101,12 @@ ARRAYS = (
             "training.optimiser=sgd",
         ),
         (
+            ["training.local-steps=5"],
+            "training.local-epochs=2",
+            ["training.local-epochs: 2", "local-steps"],
+            "training={rounds=1, learning-rate=0.1, local-epochs=2}",
+        ),
+        (
             ["simulation.partition=iid"],
             "simulation.alpha=0.5",
             ["simulation.alpha: 0.5", '"iid"', '"dirichlet"'],
@@ -188,6 +194,30 @@ def test_own_layers_do_not_go_with_a_mean_of_models():
     parse_study(MINIMAL, origin="study.toml", overrides=overrides)
     with pytest.raises(UnsupportedError, match=r"training\.average-last: 3 cannot be combined"):
         parse_study(MINIMAL, origin="s", overrides=[*overrides, "training.average-last=3"])
+
+
+SCAFFOLD = ("training.strategy=scaffold", "training.local-steps=5")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("training.optimiser=adam", r'training\.optimiser: "adam" does not go with'),
+        ("training.momentum=0.9", r"training\.momentum: 0\.9 does not go with"),
+        ("aggregation.ring-bits=16", r"aggregation\.ring-bits: 16 does not go with"),
+        ("training.proximal=0.1", "proximal > 0 goes with strategy = 'fedprox'"),
+    ],
+)
+def test_scaffold_takes_plain_steps_only(wrong, words):
+    scaffold = ["training.momentum=0", "aggregation.secure=true", *SCAFFOLD]
+    assert parse_study(MINIMAL, origin="s", overrides=scaffold).training.local_steps == 5
+    with pytest.raises(StudyError, match=words):
+        parse_study(MINIMAL, origin="s", overrides=[*scaffold, wrong])
+
+
+def test_scaffold_needs_as_many_steps_at_every_site():
+    with pytest.raises(StudyError, match=r'training\.local-steps: strategy = "scaffold" needs it'):
+        parse_study(MINIMAL, origin="s", overrides=["training.momentum=0", SCAFFOLD[0]])
 
 
 @pytest.mark.parametrize("other", ["layers=normalisation", "fine-tune-epochs=1"])

@@ -76,6 +76,7 @@ def check_combinations(study: Study, origin: str) -> None:
     _check_target(study, origin)
     _check_several(study, origin)
     _check_personal(study, origin)
+    _check_scaffold(study, origin)
     for idle in idle_keys(study):
         raise StudyError(
             f"{origin}: {idle.key}: {idle.value} has no effect {idle.because}; {idle.remedy}."
@@ -198,6 +199,33 @@ def _check_ditto(study: Study, origin: str) -> None:
         raise StudyError(
             f"{origin}: personal.ditto: {personal.ditto:g} times training.learning-rate = {rate:g} "
             "is more than 1, so that each step would go beyond the shared model; lower one of them."
+        )
+
+
+def _check_scaffold(study: Study, origin: str) -> None:
+    """Refuse what the control variates of scaffold would be wrong with."""
+    training = study.training
+    if training.strategy != "scaffold":
+        return
+    if training.local_steps is None:
+        raise StudyError(
+            f'{origin}: training.local-steps: strategy = "scaffold" needs it, since it measures '
+            "drift over as many steps at every site; write how many a round has."
+        )
+    for key, value, given in (
+        ("optimiser", f'"{training.optimiser}"', training.optimiser != "sgd"),
+        ("momentum", f"{training.momentum:g}", training.momentum > 0),
+    ):
+        if given:
+            raise StudyError(
+                f'{origin}: training.{key}: {value} does not go with strategy = "scaffold", which '
+                "reads a site's mean gradient off its change of the model; take plain sgd "
+                '(optimiser = "sgd", momentum = 0).'
+            )
+    if study.aggregation.secure and study.aggregation.ring_bits == 16:
+        raise UnsupportedError(
+            f'{origin}: aggregation.ring-bits: 16 does not go with strategy = "scaffold", which '
+            "adds up what 16 bits round, over all rounds; write 32."
         )
 
 

@@ -41,6 +41,14 @@ def idle_keys(study: Study) -> Iterator[Idle]:
             because=f'with optimiser = "{training.optimiser}"',
             remedy='write momentum = 0, or optimiser = "sgd"',
         )
+    if training.local_steps is not None:
+        yield from _given(
+            "training",
+            training,
+            ("local_epochs",),
+            because="with local-steps",
+            otherwise="leave out local-steps",
+        )
     if study.simulation.partition == "iid":
         yield from _given(
             "simulation",

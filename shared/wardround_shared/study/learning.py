@@ -29,6 +29,7 @@ class Training(Section):
     """`[training]`: what a site does in a round, and how the server steps.
 
     Attributes:
+        local_steps: steps of a site in a round, the same at every site, in place of local epochs.
         batch_size: examples a step; under DP the expected number of units (Poisson sampling).
         learning_rate_schedule: over the planned rounds; `cosine` falls to zero.
         class_weights: `balanced` weighs the loss by the class counts summed over all sites.
@@ -40,6 +41,7 @@ class Training(Section):
 
     rounds: int = Field(ge=1, le=100_000)
     local_epochs: int = Field(default=1, ge=1)
+    local_steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=32, ge=1)
     optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
     learning_rate: float = Field(gt=0)
@@ -47,7 +49,7 @@ class Training(Section):
     momentum: float = Field(default=0.0, ge=0.0, lt=1.0)
     weight_decay: float = Field(default=0.0, ge=0.0)
     class_weights: Literal["none", "balanced"] = "none"
-    strategy: Literal["fedavg", "fedprox", "fedadam"] = "fedavg"
+    strategy: Literal["fedavg", "fedprox", "fedadam", "scaffold"] = "fedavg"
     proximal: float = Field(default=0.0, ge=0.0)
     server_learning_rate: float = Field(default=1.0, gt=0)
     average_last: int = Field(default=1, ge=1)
@@ -58,6 +60,10 @@ class Training(Section):
         if self.learning_rate_schedule == "constant":
             return 1.0
         return 0.5 * (1.0 + math.cos(math.pi * (round_number - 1) / self.rounds))
+
+    def rate_in(self, round_number: int) -> float:
+        """Learning rate of a round (1-based) by the schedule."""
+        return self.learning_rate * self.rate_share(round_number)
 
     @model_validator(mode="after")
     def _strategy_fits(self) -> "Training":

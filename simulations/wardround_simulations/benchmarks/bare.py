@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from wardround_client.cohort import Cohort, open_cohort
 from wardround_client.prepared import prepare
-from wardround_client.training import EVALUATION_BATCH, learning_rate, local_seed
+from wardround_client.training import EVALUATION_BATCH, local_seed
 from wardround_shared.messages import Fitted
 from wardround_shared.models import flatten, unflatten_
 from wardround_shared.network import build_network
@@ -79,7 +79,7 @@ class Sites:
         self.module.train()
         optimiser = torch.optim.SGD(
             self.module.parameters(),
-            lr=learning_rate(training, number),
+            lr=training.rate_in(number),
             momentum=training.momentum,
             weight_decay=training.weight_decay,
         )
