@@ -88,14 +88,18 @@ class PersonalPart:
         """Whether each round trains a whole model of this site's own beside the shared one."""
         return self._study.personal.ditto is not None
 
-    def beside(self, shared: LocalTraining, *, site: str, steps: int | None) -> LocalTraining:
+    def beside(
+        self, shared: LocalTraining, *, received: Tensor, site: str, steps: int | None
+    ) -> LocalTraining:
         """How the site's own model is trained in a round, from how the shared one was.
 
         As that, but for the pull, which is to the received model, and for the batches; the source
-        of noise goes on where it is, so that noise injected for a test does not come twice.
+        of noise goes on where it is, so that noise injected for a test does not come twice. It is
+        no part of the shared model, and so nothing corrects its drift.
 
         Args:
             shared: the training of the shared model.
+            received: float32 [P], that model as it was received.
             site: name of the site.
             steps: that are paid for; None: the study is not private.
         """
@@ -109,6 +113,8 @@ class PersonalPart:
             training=shared.training.model_copy(update=pull),
             seed=local_seed(shared.seed, f"ditto/{site}", shared.round),
             protection=protection,
+            centre=received,
+            correction=None,
         )
 
     def begin(self, module: nn.Module, header: Header) -> Tensor | None:

@@ -6,7 +6,7 @@ L = metric counts, S = summed statistics.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -361,18 +361,21 @@ class Site:
         counts = self._validate(module, examples)
         evaluated = self._clock()
         study = self._workplace.study
-        received = None if own is None else flatten(module)
         settings = self._settings(header, model, study.training, payment.reservation)
-        index, correction = torch.from_numpy(self._cohort.train), None
         if drift is not None:
             correction = torch.from_numpy(drift.correction).to(self._workplace.device)
-        change = train(module, examples, index, settings, correction=correction)
+            settings = replace(settings, correction=correction)
+        if own is not None:
+            steps = None if payment.reservation is None else payment.reservation.own_steps
+            beside = self._personal.beside(
+                settings, received=flatten(module), site=self._cohort.site, steps=steps
+            )
+        index = torch.from_numpy(self._cohort.train)
+        change = train(module, examples, index, settings)
         delta = self._personal.shared(module, change)
         if own is not None:
             unflatten_(module, own)
-            steps = None if payment.reservation is None else payment.reservation.own_steps
-            beside = self._personal.beside(settings, site=self._cohort.site, steps=steps)
-            train(module, examples, index, beside, centre=received)
+            train(module, examples, index, beside)
         self._write(
             header,
             counts,

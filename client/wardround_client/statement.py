@@ -15,7 +15,14 @@ from wardround_client.rules import Hours, fewest_sites
 from wardround_client.sources.index import columns_read
 from wardround_shared.errors import PrivacyError
 from wardround_shared.privacy.accounting import epsilon_spent
-from wardround_shared.study import DicomData, FhirData, IndexedData, Study, disclosures
+from wardround_shared.study import (
+    DicomData,
+    FhirData,
+    IndexedData,
+    Study,
+    Training,
+    disclosures,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,14 +90,16 @@ def _computed(study: Study, circumstances: Circumstances) -> Iterator[str]:
     training = study.training
     yield (
         f"In each of {training.rounds} rounds this site trains the model {study.model.name} on the "
-        f"data set {circumstances.data_set}, {_times(training.local_epochs)} over the data."
+        f"data set {circumstances.data_set}, {_length(training)}."
     )
+    if training.strategy == "scaffold":
+        yield "How its steps differ from all sites' (its control variate) stays at this site."
     if study.personal.layers == "normalisation":
         yield "Scale and shift of its normalisation layers stay at this site."
     if study.personal.ditto is not None:
         yield (
             "In each round this site also trains a model of its own, "
-            f"{_times(training.local_epochs)} over the data; that model stays here."
+            f"{_length(training)}; that model stays here."
         )
     if study.personal.fine_tune_epochs:
         yield (
@@ -126,6 +135,13 @@ def _resources_read(data: FhirData) -> Iterator[str]:
 
 def _times(number: int) -> str:
     return "once" if number == 1 else f"{number} times"
+
+
+def _length(training: Training) -> str:
+    """How long a round trains."""
+    if training.local_steps is not None:
+        return f"in {training.local_steps} steps"
+    return f"{_times(training.local_epochs)} over the data"
 
 
 def _leaving(study: Study) -> Iterator[str]:

@@ -71,6 +71,9 @@ class LocalTraining:
 
     Attributes:
         progress: is told of each step; costs a call that does nothing if nobody watches.
+        centre: float32 [P], where `training.proximal` pulls to; None: to what is begun with.
+        correction: float32 [P], is added to the gradient in each step, after DP's clipping and
+            noise; so it must not come from these examples but through what was noised before.
     """
 
     task: Task
@@ -81,6 +84,8 @@ class LocalTraining:
     augmentation: Augmentation | None
     protection: Protection | None
     progress: Progress = unwatched
+    centre: Tensor | None = None
+    correction: Tensor | None = None
 
 
 def local_seed(seed: int, site: str, round_number: int) -> int:
@@ -90,13 +95,7 @@ def local_seed(seed: int, site: str, round_number: int) -> int:
 
 
 def train(
-    module: nn.Module,
-    examples: Examples,
-    index: Tensor,
-    settings: LocalTraining,
-    *,
-    centre: Tensor | None = None,
-    correction: Tensor | None = None,
+    module: nn.Module, examples: Examples, index: Tensor, settings: LocalTraining
 ) -> NDArray[np.float32]:
     """Train `module` in place; returns trained minus first parameters, float32 [P].
 
@@ -106,9 +105,6 @@ def train(
         examples: of the whole site.
         index: int64 [N'], the training split.
         settings: what the study asks of this round.
-        centre: float32 [P], where `training.proximal` pulls to; without it what `module` holds.
-        correction: float32 [P], is added to the gradient in each step, after DP's clipping and
-            noise; so it must not come from these examples but through what was noised before.
     """
     received = flatten(module)
     device = examples.targets.device
@@ -118,7 +114,8 @@ def train(
     patients = examples.patients[index] if _by_patient(settings) else None
     rate = settings.training.rate_in(settings.round)
     pull = settings.training.proximal * rate
-    towards = _like(module, received if centre is None else centre)
+    towards = _like(module, received if settings.centre is None else settings.centre)
+    correction = settings.correction
     drift = None if correction is None else _like(module, correction * rate)
     steps = _steps(len(index), settings)
     module.train()

@@ -204,10 +204,10 @@ def trained(monkeypatch):
     done = []
     train = site_module.train
 
-    def listening(module, examples, index, settings, **where):
+    def listening(module, examples, index, settings):
         steps = None if settings.protection is None else settings.protection.steps
         done.append((settings.round, settings.training.local_epochs, steps))
-        return train(module, examples, index, settings, **where)
+        return train(module, examples, index, settings)
 
     monkeypatch.setattr(site_module, "train", listening)
     return done
@@ -317,16 +317,16 @@ def test_a_round_begins_with_the_own_model_that_the_last_one_left(beside, monkey
     begun = []
     train = site_module.train
 
-    def listening(module, examples, index, settings, **where):
-        begun.append((flatten(module).numpy(), where, settings.training.proximal))
-        return train(module, examples, index, settings, **where)
+    def listening(module, examples, index, settings):
+        begun.append((flatten(module).numpy(), settings.centre, settings.training.proximal))
+        return train(module, examples, index, settings)
 
     monkeypatch.setattr(site_module, "train", listening)
     for number in (1, 2):
         beside.ask(TRAIN, number=number)
     received = beside.models[TRAIN].parameters
-    (shared, _, no_pull), (first, where, pull), again, (second, _, _) = begun
-    for model in (shared, first, again[0], where["centre"].numpy()):
+    (shared, _, no_pull), (first, centre, pull), again, (second, _, _) = begun
+    for model in (shared, first, again[0], centre.numpy()):
         np.testing.assert_array_equal(model, received)
     np.testing.assert_array_equal(second, kept(beside, 2))
     assert np.any(kept(beside, 2) != received)
@@ -336,9 +336,9 @@ def test_a_round_begins_with_the_own_model_that_the_last_one_left(beside, monkey
 def test_the_two_trainings_draw_other_batches_and_other_noise(beside, monkeypatch):
     settings, train = [], site_module.train
 
-    def listening(module, examples, index, given, **where):
+    def listening(module, examples, index, given):
         settings.append(given)
-        return train(module, examples, index, given, **where)
+        return train(module, examples, index, given)
 
     monkeypatch.setattr(site_module, "train", listening)
     beside.ask(TRAIN, number=1)
@@ -396,9 +396,9 @@ def test_an_own_model_that_diverges_leaves_nothing(phantoms, tmp_path, monkeypat
     beside = DaemonHospital(find_study("phantom"), phantoms, tmp_path, *plain)
     train = site_module.train
 
-    def diverging(module, *others, **where):
-        change = train(module, *others, **where)
-        if where:
+    def diverging(module, examples, index, settings):
+        change = train(module, examples, index, settings)
+        if settings.centre is not None:
             next(module.parameters()).data.fill_(torch.nan)
         return change
 

@@ -132,6 +132,13 @@ def test_a_model_of_the_sites_own_is_told_and_paid_for(ledger):
     assert any("also trains a model of its own" in text for text in beside.values())
 
 
+def test_as_many_steps_and_a_control_variate_are_told(ledger):
+    drifting = ("training.strategy=scaffold", "training.local-steps=7", "training.momentum=0")
+    text = " ".join(told(study(*drifting), ledger=ledger).values())
+    assert "in 7 steps." in text
+    assert "(its control variate) stays at this site" in " ".join(text.split())
+
+
 def test_the_cost_is_what_the_ledger_will_charge(ledger):
     asked = study()
     text = told(asked, ledger=ledger)["What it costs"]

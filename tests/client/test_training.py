@@ -321,10 +321,8 @@ def _pulled(share: float, *, steps: int = 150) -> tuple[torch.Tensor, torch.Tens
     examples, index, module = _examples(), torch.arange(10), _module()
     centre = torch.full_like(flatten(module), 0.5)
     full = _training(**{"batch-size": 10, "local-epochs": steps, "weight-decay": 0.5})
-    train(
-        *(module, examples, index, _settings(full.model_copy(update={"proximal": share}))),
-        centre=centre,
-    )
+    pulled = full.model_copy(update={"proximal": share})
+    train(module, examples, index, _settings(pulled, centre=centre))
     return flatten(module), centre
 
 

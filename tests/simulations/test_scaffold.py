@@ -118,10 +118,9 @@ def trained(study, sites, folder, *, there=lambda number, place: True, lost=()):
                 class_counts=np.zeros(2),
                 augmentation=None,
                 protection=None,
+                correction=None if drift is None else torch.from_numpy(drift.correction),
             )
-            correction = None if drift is None else torch.from_numpy(drift.correction)
-            index = torch.arange(site.size)
-            delta = train(module, site.examples, index, settings, correction=correction)
+            delta = train(module, site.examples, torch.arange(site.size), settings)
             if drift is not None:
                 site.part.keep(drift, delta, header)
             if (number, place) not in lost:
@@ -266,17 +265,17 @@ def test_under_privacy_the_correction_comes_after_clipping_and_noise(run, monkey
     """A correction far above the clipping bound moves the model by all of itself."""
     found = []
 
-    def listening(module, examples, index, settings, **where):
+    def listening(module, examples, index, settings):
         begun = flatten(module)
         changes = []
         for given in (None, torch.full_like(begun, 1000.0)):
             unflatten_(module, begun)
             injected = replace(settings.protection, noise=InjectedNoise(5), steps=1)
-            one = replace(settings, protection=injected)
-            changes.append(train(module, examples, index, one, correction=given))
+            one = replace(settings, protection=injected, correction=given)
+            changes.append(train(module, examples, index, one))
         found.append((changes[0] - changes[1]) / settings.training.rate_in(settings.round))
         unflatten_(module, begun)
-        return train(module, examples, index, settings, **where)
+        return train(module, examples, index, settings)
 
     monkeypatch.setattr(site_module, "train", listening)
     run("scaffold", noise_seed=1)

@@ -41,13 +41,12 @@ def idle_keys(study: Study) -> Iterator[Idle]:
             because=f'with optimiser = "{training.optimiser}"',
             remedy='write momentum = 0, or optimiser = "sgd"',
         )
-    if training.local_steps is not None:
-        yield from _given(
-            "training",
-            training,
-            ("local_epochs",),
+    if training.local_epochs != 1 and training.local_steps is not None:
+        yield Idle(
+            key="training.local-epochs",
+            value=str(training.local_epochs),
             because="with local-steps",
-            otherwise="leave out local-steps",
+            remedy="write local-epochs = 1, or leave out local-steps",
         )
     if study.simulation.partition == "iid":
         yield from _given(

@@ -259,6 +259,11 @@ def _notes(asked: CompareSettings, plain: Splits, trained: Sequence[Trained]) ->
         notes.append(
             "federated, each site's patients are measured under that site's own model ([personal])."
         )
+    if study.training.local_steps is not None:
+        notes.append(
+            f"each way takes {study.training.local_steps} steps in a round (training.local-steps): "
+            "pooled, the data are gone through less often than at the sites."
+        )
     passes = {one.way.kind: one.way.passes for one in trained}
     if private is not None and passes["federated-dp"] != passes["federated"]:
         notes.append(

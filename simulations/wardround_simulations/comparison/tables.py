@@ -104,7 +104,7 @@ def _ways(result: Said) -> Iterator[list[str]]:
         secure = "yes" if way["secure_aggregation"] else "no"
         yield [
             way["title"],
-            str(way["passes"]),
+            _NOTHING if way["passes"] is None else str(way["passes"]),
             _NOTHING if way["kind"] in {"pooled", "alone"} else secure,
             _NOTHING if way["epsilon"] is None else f"{way['epsilon']:g}",
             f"{way['seconds']:.0f}",

@@ -36,9 +36,10 @@ class Way:
     folder: str
 
     @property
-    def passes(self) -> int:
-        """Times that the training data are gone through."""
-        return self.study.training.rounds * self.study.training.local_epochs
+    def passes(self) -> int | None:
+        """Times that the training data are gone through; None: it depends on how many there are."""
+        training = self.study.training
+        return None if training.local_steps else training.rounds * training.local_epochs
 
 
 @dataclass(frozen=True, kw_only=True)
