@@ -23,6 +23,7 @@ from wardround_simulations.options import find_study
 OWN_LAYERS = 'personal.layers="normalisation"'
 FINE_TUNED = "personal.fine-tune-epochs=3"
 DITTO = "personal.ditto=0.5"
+PLAIN_STEPS = ("training.momentum=0", "training.local-steps=4")
 PLAIN = "privacy.mechanism=none"
 SMALL = (
     "data.sites=4",
@@ -68,13 +69,14 @@ def norms_of(arrays) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "fedadam"])
+@pytest.mark.parametrize("strategy", ["fedavg", "fedadam", "scaffold"])
 @pytest.mark.parametrize("mechanism", ["none", "dp-sgd"])
 def test_own_layers_leave_the_shared_model_as_it_began(cache, tmp_path, mechanism, strategy):
     """Under masks too, where zeros are rounded by chance as all values are."""
     summary = run(
         *(cache, tmp_path / "run", OWN_LAYERS, f"privacy.mechanism={mechanism}"),
         *(f"training.strategy={strategy}", "training.server-learning-rate=0.5"),
+        *(PLAIN_STEPS if strategy == "scaffold" else ()),
     )
     shared = norms_of(arrays_of(tmp_path / "run"))
     assert len(shared) == 6
