@@ -15,17 +15,20 @@ from wardround_client.training import Examples, LocalTraining, train
 from wardround_server.control import Control
 from wardround_server.optimisers import FedAvg
 from wardround_shared import messages
+from wardround_shared.errors import UnsupportedError
 from wardround_shared.messages import GlobalModel, Header
 from wardround_shared.models import flatten, unflatten_
 from wardround_shared.privacy.noise import InjectedNoise
 from wardround_shared.steps import Steps
-from wardround_shared.study import Study
+from wardround_shared.study import Study, load_study
+from wardround_shared.tasks import Task
 from wardround_simulations.federation import simulate
+from wardround_simulations.options import find_study
 
 SCALE = 2.0**40
 
 
-class Squares:
+class Squares(Task):
     """A task whose loss is half the squared distance."""
 
     def loss(self, outputs, targets, weights=None):
@@ -281,3 +284,10 @@ def test_under_privacy_the_correction_comes_after_clipping_and_noise(run, monkey
     run("scaffold", noise_seed=1)
     assert len(found) == 12
     np.testing.assert_allclose(np.concatenate(found), 1000.0, rtol=1e-4)
+
+
+def test_where_images_are_made_it_is_refused():
+    with pytest.raises(
+        UnsupportedError, match=r"training\.strategy: \"scaffold\" does not go with"
+    ):
+        load_study(find_study("pneumonia-images"), [*SCAFFOLD, "training.optimiser=sgd"])

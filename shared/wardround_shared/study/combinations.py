@@ -207,6 +207,11 @@ def _check_scaffold(study: Study, origin: str) -> None:
     training = study.training
     if training.strategy != "scaffold":
         return
+    if study.study.kind == "generation":
+        raise UnsupportedError(
+            f'{origin}: training.strategy: "scaffold" does not go with making images in '
+            "this version, since each round has another generator; take another strategy."
+        )
     if training.local_steps is None:
         raise StudyError(
             f'{origin}: training.local-steps: strategy = "scaffold" needs it, since it measures '
