@@ -108,6 +108,8 @@ def test_a_control_variate_comes_back_as_it_was():
         for counted in ({}, {"a": 1}, {"a": 2}, {"b": 1}, {"a": 1, "b": 2})
     }
     assert len(digests) == 5
+    other = dataclasses.replace(WITH_CONTROL, control=WITH_CONTROL.control + 1)
+    assert request_digest(TRAIN, HEADER, other) not in digests
 
 
 def _with_control(control, counted):

@@ -70,3 +70,11 @@ def test_one_place_trains_as_the_sites_do_and_steps_as_nobody(study_file):
     assert single.preprocessing == plain.preprocessing
     # The run folder keeps it as text.
     assert parse_study(study_text(single), origin="kept").study_id == single.study_id
+
+
+def test_at_one_place_scaffold_is_plain_training_of_as_many_steps(study_file):
+    drifting = ["training.strategy=scaffold", "training.local-steps=4", "training.momentum=0"]
+    pooled, *_, federated = ways_of(studies_of(not_private(study_file), drifting), {})
+    assert (pooled.study.training.strategy, pooled.study.training.local_steps) == ("fedavg", 4)
+    assert federated.study.training.strategy == "scaffold"
+    assert pooled.passes is federated.passes is None
