@@ -17,13 +17,14 @@ from wardround_shared.commands import errors as _errors
 from wardround_shared.commands import interrupted as _interrupted
 from wardround_shared.commands import print_json as _print_json
 from wardround_shared.errors import RunError
-from wardround_shared.study import NOT_PRIVATE, Study, load_study
+from wardround_shared.study import Study, load_study
 from wardround_shared.terminal import accept_every_letter, say
 from wardround_simulations.backends import warm_pool
+from wardround_simulations.benchmarks.command import bench
+from wardround_simulations.closing import closing_lines, metrics_line
 from wardround_simulations.explaining.command import explain
 from wardround_simulations.exporting.command import export
 from wardround_simulations.generating.command import generate
-from wardround_simulations.metric_names import METRICS, NOT_IN_A_LINE
 from wardround_simulations.options import Cache, default_cache, find_study
 from wardround_simulations.prediction.command import predict
 from wardround_simulations.serving.command import serve
@@ -36,7 +37,6 @@ app = typer.Typer(
     add_completion=False,
 )
 
-bench = typer.Typer(help="Measure speed; the speeds in README.md come from here.")
 app.add_typer(bench, name="bench")
 
 EMBEDDED = "phantom"
@@ -181,9 +181,9 @@ def evaluate(
         say(f"note: {note}")
     if result["privacy"] == "none":
         say("The model was trained WITHOUT differential privacy (mechanism = none).")
-    say(_metrics_line("all", result["metrics"]))
+    say(metrics_line("all", result["metrics"]))
     for site, measured in result["per_site"].items():
-        say(_metrics_line(site, measured))
+        say(metrics_line(site, measured))
 
 
 @app.command(epilog="Example: wardround models --json")
@@ -268,147 +268,6 @@ app.command(epilog="Example: wardround generate runs/pneumonia-images --out made
 app.command(epilog="Example: wardround tune heart-disease --data ../heart-disease-uci")(tune)
 
 
-@bench.command("simulation", epilog="Example: wardround bench simulation --json")
-def bench_simulation(
-    json_: Json = False,
-    repeats: Annotated[int, typer.Option(min=1)] = 3,
-    rounds: Annotated[int, typer.Option(min=1)] = 5,
-) -> None:
-    """The federation against a bare PyTorch loop over the same batches."""
-    with _errors():
-        from wardround_simulations.benchmarks.simulation import (  # noqa: PLC0415 - imports torch
-            bench_simulation as measure,
-        )
-
-        result = measure(repeats=repeats, rounds=rounds)
-    _print_result(result, json_=json_)
-
-
-@bench.command("scale", epilog="Example: wardround bench scale --json")
-def bench_scale(
-    json_: Json = False,
-    sites: Annotated[
-        str, typer.Option(help="Numbers of virtual sites, with commas.")
-    ] = "10,100,1000",
-) -> None:
-    """10, 100 and 1,000 virtual sites on the same total of data."""
-    counts = _counts(sites)
-    with _errors():
-        from wardround_simulations.benchmarks.scale import (  # noqa: PLC0415 - imports torch
-            bench_scale as measure,
-        )
-
-        result = measure(sites=counts)
-    _print_result(result, json_=json_)
-
-
-@bench.command("secure-aggregation", epilog="Example: wardround bench secure-aggregation --json")
-def bench_secure_aggregation(json_: Json = False) -> None:
-    """One site's and the server's work, beside Flower's own primitives on the same vector."""
-    with _errors():
-        from wardround_simulations.benchmarks.secure_aggregation import (  # noqa: PLC0415
-            bench_secure_aggregation as measure,
-        )
-        from wardround_simulations.benchmarks.secure_study import (  # noqa: PLC0415
-            bench_secure_study,
-        )
-
-        result = measure() | {"study": bench_secure_study(repeats=3)}
-    _print_result(result, json_=json_)
-
-
-@bench.command("dp", epilog="Example: wardround bench dp --json")
-def bench_dp(json_: Json = False) -> None:
-    """A step of DP-SGD per record and per patient, beside a plain step and Opacus."""
-    with _errors():
-        from wardround_simulations.benchmarks.dp import (  # noqa: PLC0415 - imports Opacus
-            bench_dp as measure,
-        )
-
-        result = measure()
-    _print_result(result, json_=json_)
-
-
-@bench.command("deployment", epilog="Example: wardround bench deployment --json")
-def bench_deployment(
-    rounds: Annotated[int, typer.Option(help="Rounds to measure.", min=2)] = 10,
-    json_: Json = False,
-) -> None:
-    """Seconds per round of three idle sites over TLS on loopback, beside stock Flower."""
-    with _errors():
-        from wardround_simulations.benchmarks.deployment import (  # noqa: PLC0415 - takes a while
-            bench_deployment as measure,
-        )
-
-        result = measure(rounds=rounds)
-    _print_result(result, json_=json_)
-
-
-def closing_lines(summary: dict[str, Any]) -> list[str]:
-    """What a person reads at the end of a run."""
-    dropped = summary["dropped"]
-    lines = [f"{summary['study']}: {summary['participation']['sentence']}"]
-    lines += [f"  {drop['site']} was left out: {drop['why']}" for drop in dropped]
-    for site, cohort in summary["cohorts"].items():
-        lines += [f"  {site} set aside {n}: {why}" for why, n in cohort["set_aside"].items()]
-    lines += [f"note: {note}" for note in summary["notes"]]
-    lines.append(_metrics_line("all sites", summary["metrics"]))
-    lines += [_metrics_line(site, m) for site, m in summary["per_site"].items()][:20]
-    if summary.get("personal"):
-        lines += _personal_lines(summary["personal"], summary["per_site"])
-    privacy, start = summary["privacy"], summary.get("initial_weights")
-    if start is not None:
-        fresh = ", ".join(start["fresh"]) or "nothing"
-        lines.append(
-            f"started from: {start['file']}, {start['taken']} arrays; fresh: {fresh}; what those "
-            "weights were trained on, this run protects nobody of"
-        )
-    if privacy["mechanism"] == "none":
-        lines.append(f"privacy: {NOT_PRIVATE}")
-    else:
-        largest = max(privacy["epsilon"].values(), default=0.0)
-        lines.append(
-            f"privacy: epsilon at most {largest:.2f} at delta {privacy['delta']:g} "
-            f"per {privacy['unit']}, at every site"
-        )
-        least = min(privacy["ledger"].items(), key=lambda book: book[1]["left"])
-        lines.append(_ledger_line(*least))
-        outside = "; ".join(one["what"] for one in privacy["disclosures"])
-        lines.append(f"privacy: outside epsilon: {outside}")
-        if summary["noise"] != "system":
-            lines.append("privacy: the noise was INJECTED FOR A TEST: this model is not private")
-    if summary["secure_aggregation"]:
-        lines.append("aggregation: secure: the server could read sums over the sites only")
-    else:
-        lines.append("aggregation: NOT secure: the server sees each site's update")
-    seconds = summary["seconds"]
-    lines.append(
-        f"time: {seconds['total']:.1f} s, of which {seconds['overhead']:.1f} s overhead; "
-        f"peak memory {summary['peak_rss_mb']:.0f} MB"
-    )
-    lines.append(f"run folder: {summary['run']}")
-    return lines
-
-
-def _personal_lines(personal: dict[str, Any], measured: dict[str, Any]) -> list[str]:
-    """The shared model beside each site's own; by site where the lines above were not that."""
-    shared, own = personal["shared"], personal["own"]
-    lines = [
-        _metrics_line("all sites, by the shared model", shared["metrics"]),
-        _metrics_line("all sites, each by its own model", own["metrics"]),
-    ]
-    if own["per_site"] != measured:
-        lines += [_metrics_line(f"{s}, by its own", m) for s, m in own["per_site"].items()][:20]
-    return lines
-
-
-def _ledger_line(site: str, book: dict[str, float]) -> str:
-    return (
-        f"ledger: epsilon {book['left']:.2f} of {book['cap']:g} is left at {site} after all its "
-        "studies, and no site has less"
-    )
-
-
 def main() -> None:
     """Entry point."""
     # Before numpy is loaded: its small matrix products gain nothing from threads, and threads that
@@ -419,34 +278,10 @@ def main() -> None:
     app()
 
 
-def _metrics_line(name: str, measured: dict[str, Any]) -> str:
-    if not measured.get("n"):
-        return f"{name}: no validation examples"
-    shown = [key for key in METRICS if key not in NOT_IN_A_LINE]
-    figures = [f"{key} {measured[key]:.3f}" for key in shown if measured.get(key) is not None]
-    return f"{name}: {', '.join(figures)} (n = {measured['n']:.0f})"
-
-
 def _report(run: Path) -> Path:
     from wardround_simulations.report import write_report  # noqa: PLC0415 - imports matplotlib
 
     return write_report(run)
-
-
-def _print_result(result: dict[str, Any], *, json_: bool) -> None:
-    if json_:
-        _print_json(result)
-        return
-    for key, value in result.items():
-        if key == "rows":
-            for row in value:
-                say(", ".join(f"{k} {_figure(v)}" for k, v in row.items()))
-        else:
-            say(f"{key}: {_figure(value)}")
-
-
-def _figure(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 @contextmanager
@@ -460,13 +295,3 @@ def _observer(study: Study, *, json_: bool) -> Iterator[Any]:
             yield bars
     else:
         yield PlainLines(rounds, stream)
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise typer.BadParameter(
-            f"{text!r} is no list of whole numbers with commas, such as 10,100.",
-            param_hint="--sites",
-        )
-    return tuple(map(int, parts))

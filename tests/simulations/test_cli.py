@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from wardround_shared.errors import StudyError
 from wardround_shared.terminal import accept_every_letter
 from wardround_simulations import cli, options
+from wardround_simulations.closing import closing_lines
 
 MEASURED = {"auroc": 0.9, "accuracy": 0.8, "n": 12}
 SUMMARY = {
@@ -68,16 +69,16 @@ def test_numbers_of_sites_that_are_none_are_a_wrong_option(sites):
 
 class TestClosingLines:
     def test_a_note_is_read_once(self):
-        lines = cli.closing_lines(SUMMARY)
+        lines = closing_lines(SUMMARY)
         for note in SUMMARY["notes"]:
             assert [line for line in lines if note in line] == [f"note: {note}"]
 
     def test_the_first_says_who_took_part(self):
-        first = cli.closing_lines(SUMMARY)[0]
+        first = closing_lines(SUMMARY)[0]
         assert first.endswith(": 2 of 2 sites took part in 3 of 3 rounds.")
 
     def test_a_site_that_cannot_validate_says_so_instead_of_figures(self):
-        lines = cli.closing_lines(SUMMARY)
+        lines = closing_lines(SUMMARY)
         assert "Solo: no validation examples" in lines
         assert "Nord: auroc 0.900, accuracy 0.800 (n = 12)" in lines
 

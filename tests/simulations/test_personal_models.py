@@ -13,7 +13,7 @@ from wardround_client.training import Examples, evaluate
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import load_study
 from wardround_shared.tasks import task_of
-from wardround_simulations.cli import closing_lines
+from wardround_simulations.closing import closing_lines
 from wardround_simulations.comparison.compare import _measured
 from wardround_simulations.comparison.ways import Way, at_one_place
 from wardround_simulations.evaluation import open_own, open_run
