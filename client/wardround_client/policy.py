@@ -42,8 +42,8 @@ allow-without-privacy = false
 # With true, DICOM images are read whose header says that text is burned in: a name, perhaps.
 allow-burned-in-annotation = false
 # The models that a study may ask for; without this line all of them.
-# models = ["mlp", "cnn", "resnet18", "resnet50", "densenet121", "unet", "cnn1d", "lstm", "gru",
-#     "cnn-lstm", "bilstm"]
+# models = ["mlp", "cnn", "resnet18", "resnet50", "densenet121", "unet", "dcgan", "cnn1d", "lstm",
+#     "gru", "cnn-lstm", "bilstm"]
 # When this site answers, in the local time of this machine; without this line always.
 # hours = "20:00-06:00"
 # What it trains on: "cuda" refuses to start without a GPU, "auto" takes one if there is one.

@@ -110,6 +110,11 @@ def _computed(study: Study, circumstances: Circumstances) -> Iterator[str]:
         f"{study.data.validation_fraction:.0%} of the patients are not trained on; the model is "
         "measured on them in each round."
     )
+    if study.study.kind == "generation":
+        yield (
+            "What comes of it makes images like those of the patients, for whoever has the model"
+            + ("." if study.privacy.private else "; it may make copies of some of them.")
+        )
     if isinstance(study.data, IndexedData):
         yield f"Columns that are read: {', '.join(columns_read(study.data))}."
     if isinstance(study.data, FhirData):

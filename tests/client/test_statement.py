@@ -236,3 +236,12 @@ def test_of_fhir_records_it_names_what_is_read(ledger):
     computed = told(load_study(find_study("fhir-synthea")), ledger=ledger)["What is computed"]
     for word in ("birth date", "names and addresses never", "haemoglobin", "|444814009", "the id"):
         assert word in computed
+
+
+def test_of_a_generator_it_says_what_comes_of_it(ledger):
+    shipped = find_study("pneumonia-images")
+    private = told(load_study(shipped), ledger=ledger)["What is computed"]
+    assert "makes images like those of the patients" in private
+    assert "copies" not in private
+    plain = load_study(shipped, ["privacy.mechanism=none"])
+    assert "copies" in told(plain, ledger=ledger)["What is computed"]
