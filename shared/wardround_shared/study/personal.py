@@ -4,7 +4,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from wardround_shared.study.models import Backbone, Cnn, Cnn1d, CnnLstm, Gru, Lstm, Model, UNet
+from wardround_shared.study.models import (
+    Backbone,
+    Cnn,
+    Cnn1d,
+    CnnLstm,
+    DcGan,
+    Gru,
+    Lstm,
+    Model,
+    UNet,
+)
 from wardround_shared.study.section import Section
 
 
@@ -36,4 +46,4 @@ def has_normalisation(model: Model) -> bool:
     """Whether a model has group norms, whose scale and shift can stay at the site."""
     if isinstance(model, Lstm | Gru):
         return model.front > 0
-    return isinstance(model, Cnn | Backbone | UNet | Cnn1d | CnnLstm)
+    return isinstance(model, Cnn | Backbone | UNet | DcGan | Cnn1d | CnnLstm)
