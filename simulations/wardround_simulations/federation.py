@@ -417,12 +417,6 @@ class _Simulation:
                 self._write("failed", str(error) or type(error).__name__)
             raise
         write_card(self._folder, self._study, summary)
-        if self._study.study.kind == "generation":
-            from wardround_simulations.generating.samples import (  # noqa: PLC0415 - one task needs it
-                keep_grid,
-            )
-
-            keep_grid(self._folder.path)
         return summary
 
     def _open_ledgers(self) -> Ledgers:

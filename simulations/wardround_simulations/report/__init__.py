@@ -16,13 +16,21 @@ __all__ = ["write_report"]
 def write_report(run_folder: Path) -> Path:
     """Write `report.html` into a run folder and return its path.
 
+    Where the run's model makes images, `samples.png` as well, which the report shows.
+
     The file has no script and asks the network for nothing. A part that the run folder lacks is
     named in the report.
 
     Raises:
         RunFolderError: the folder holds no readable run, or cannot be written.
     """
-    text = page(read_run(run_folder))
+    run = read_run(run_folder)
+    if run.kind == "generation" and run.status == "complete":
+        from wardround_simulations.generating.samples import keep_grid  # noqa: PLC0415 - torch
+
+        keep_grid(run_folder)
+        run = read_run(run_folder)
+    text = page(run)
     report = run_folder / "report.html"
     unfinished = run_folder / ".report.html.unfinished"
     try:
