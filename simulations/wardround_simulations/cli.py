@@ -119,8 +119,8 @@ def simulate(  # noqa: PLR0917 - the command's options
         # Workers import torch while this process does.
         pool = None if compare else warm_pool(backend.value, workers=workers, device=device.value)
         from wardround_client.policy import load_policy  # noqa: PLC0415 - after the pool's start
-        from wardround_simulations.federation import Settings  # noqa: PLC0415 - imports torch
         from wardround_simulations.federation import simulate as run  # noqa: PLC0415
+        from wardround_simulations.settings import Settings  # noqa: PLC0415 - imports torch
 
         settings = Settings(
             study=chosen,

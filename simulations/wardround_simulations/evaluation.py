@@ -24,8 +24,9 @@ from wardround_shared.network import build_network
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import IndexedData, PhantomData, Study, load_study
 from wardround_shared.tasks import task_of
-from wardround_simulations.federation import SITES, phantom_folder
+from wardround_simulations.settings import SITES
 from wardround_simulations.summary import all_notes
+from wardround_simulations.virtual_sites import phantom_folder
 
 _PREPROCESSING = "preprocessing."
 

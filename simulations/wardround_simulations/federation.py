@@ -13,78 +13,46 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from flwr.app import Context
 from flwr.clientapp import ClientApp
 
-from wardround_client.account import Account, require_plan, units_of
+from wardround_client.account import Account
 from wardround_client.app import KnownSites, build_client_app
-from wardround_client.cohort import Cohort, CohortSet, build_cohorts, open_cohort
+from wardround_client.cohort import Cohort, CohortSet, open_cohort
 from wardround_client.journal import Journal
 from wardround_client.personal_files import PERSONAL, PersonalFiles
-from wardround_client.policy import Policy
 from wardround_client.secure import SECURE, SecureMember, write_identity
-from wardround_client.site import Models, Site, Workplace
+from wardround_client.site import Site
 from wardround_client.training import local_seed
+from wardround_client.workplace import Models, Workplace
 from wardround_server.app import build_server_app
 from wardround_server.card import write_card
 from wardround_server.coordinator import Coordinator, Outcome
 from wardround_server.initial_weights import read_weights
 from wardround_server.observer import Observer
 from wardround_server.run_folder import INITIAL, STUDY, SUMMARY, RunFolder
-from wardround_shared.errors import NotEnoughSitesError, RunError, RunFolderError, StudyError
+from wardround_shared.errors import RunFolderError
 from wardround_shared.privacy.noise import InjectedNoise, NoiseSource, SystemNoise
 from wardround_shared.secure_aggregation import Identity
-from wardround_shared.secure_aggregation.codec import MAX_SITES
 from wardround_shared.secure_aggregation.roster import (
-    SMALLEST_COHORT,
     Roster,
     Terms,
 )
-from wardround_shared.study import PhantomData, Study, study_text
-from wardround_simulations.backends import BackendName, Node, ProcessPool, run
-from wardround_simulations.ledgers import Ledgers, claim_homes
-from wardround_simulations.partitions import partition_of
+from wardround_shared.study import Study, study_text
+from wardround_simulations.backends import Node, ProcessPool, run
+from wardround_simulations.ledgers import Ledgers
+from wardround_simulations.settings import SITES, Settings, default_run_folder, resolve_device
 from wardround_simulations.summary import Conduct, Status, summarise
-
-SITES = "sites"
-"""Name of the folder of a run that has one for each virtual site."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How to run a study, apart from what it learns.
-
-    Attributes:
-        data: folder with the study's files; none for a study that makes its own.
-        sites: deal the patients to so many virtual sites instead of the data's own hospitals.
-        workers: processes that serve sites.
-        device: `auto` takes CUDA where it is there.
-        out: the run folder; without it `runs/<name>-<time>`.
-        cache: folder of decoded cohorts.
-        noise_seed: noise injected for a test; then nothing is private, and every output says so.
-        policy: of every virtual site; without it each allows the study's epsilon, and no more.
-        homes: folder of the virtual sites' homes, whose ledgers go on from run to run; without it
-            each run gives its sites new ones.
-        weights: a file that the model starts from.
-    """
-
-    study: Study
-    data: Path | None
-    sites: int | None
-    backend: BackendName
-    workers: int
-    device: Literal["auto", "cpu", "cuda"]
-    out: Path | None
-    seed: int
-    cache: Path
-    noise_seed: int | None = None
-    policy: Policy | None = None
-    homes: Path | None = None
-    weights: Path | None = None
+from wardround_simulations.virtual_sites import (
+    check_privacy,
+    check_sites,
+    ledgers_at,
+    read_cohorts,
+    site_homes,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,145 +167,6 @@ def simulate(
             folder.write_arrays(INITIAL, *weights)
         simulation = _Simulation(settings, device, cohorts, folder, started)
         return simulation.run(pool, observer)
-
-
-def read_cohorts(settings: Settings) -> CohortSet:
-    """The cohorts of all virtual sites, from the cache where they are there.
-
-    Raises:
-        DataError: the data cannot be used as the study describes them.
-    """
-    study = settings.study
-    data = settings.data
-    if data is None and isinstance(study.data, PhantomData):
-        data = phantom_folder(study.data, cache=settings.cache, seed=settings.seed)
-    if data is None:
-        raise RunError(
-            f"The study {study.study.name} needs data: say where its files lie with --data PATH."
-        )
-    sites = settings.sites
-    if sites is None and study.data.site is None:
-        sites = study.simulation.sites
-        if sites is None:
-            raise StudyError(
-                "data.site is not given and neither is simulation.sites: say where the hospital "
-                "stands, or into how many virtual sites to deal the patients (--sites N)."
-            )
-    partition = (
-        None if sites is None else partition_of(study.simulation, sites=sites, seed=settings.seed)
-    )
-    return build_cohorts(
-        study,
-        data,
-        cache=settings.cache,
-        partition=partition,
-        burned_in=study.simulation.allow_burned_in_annotation,
-    )
-
-
-def check_sites(study: Study, cohorts: CohortSet) -> None:
-    """Refuse a run that cannot reach its minimum of sites, before anything is written.
-
-    Raises:
-        NotEnoughSitesError: fewer sites than the study, or secure aggregation, needs.
-    """
-    sites = len(cohorts.cohorts)
-    minimum = study.aggregation.minimum_sites
-    if sites < minimum:
-        raise NotEnoughSitesError(
-            f"The data give {sites} sites, the study needs {minimum} (aggregation.minimum-sites)."
-        )
-    if study.aggregation.secure and not SMALLEST_COHORT <= sites <= MAX_SITES:
-        raise NotEnoughSitesError(
-            f"The data give {sites} sites; secure aggregation takes {SMALLEST_COHORT} to "
-            f"{MAX_SITES} (write aggregation.secure = false to let the server see each update)."
-        )
-
-
-def check_privacy(settings: Settings, cohorts: CohortSet) -> None:
-    """Refuse a run that some site would refuse, before anything is written to the run folder.
-
-    Raises:
-        PrivacyError: no noise reaches the study's epsilon, or a ledger is not sound.
-        BudgetError: the plan does not fit into what a site's ledger has left.
-        RunError: the homes belong to other data, or to noise that protects somebody.
-    """
-    study = settings.study
-    if not study.privacy.private:
-        return
-    for units in {units_of(study, cohort) for cohort in cohorts.cohorts}:
-        require_plan(study, units)
-    run = "" if settings.out is None else settings.out.name
-    if settings.homes is not None:
-        if settings.noise_seed is not None:
-            raise RunError(
-                "--noise-seed and --homes: injected noise protects nobody and has no place in an "
-                "account that goes on; leave one of them out."
-            )
-        claim_homes(settings.homes, data=settings.data, cohorts=cohorts)
-        ledgers = ledgers_at(settings, site_homes(settings.homes, cohorts))
-        ledgers.require_new(study, run)
-        ledgers.require_room(study, cohorts, run=run)
-    elif settings.policy is not None:
-        with TemporaryDirectory() as empty:  # as new as the ledgers that the run will have
-            homes = site_homes(Path(empty), cohorts)
-            ledgers_at(settings, homes).require_room(study, cohorts, run=run)
-
-
-def site_homes(folder: Path, cohorts: CohortSet) -> dict[str, Path]:
-    """Where each virtual site has its home in `folder`."""
-    return {cohort.site: folder / cohort.folder.name for cohort in cohorts.cohorts}
-
-
-def ledgers_at(settings: Settings, homes: Mapping[str, Path]) -> Ledgers:
-    """The ledgers in these homes, under the policy of the run.
-
-    Raises:
-        PrivacyError: a ledger is there and not sound, or cannot be written.
-    """
-    privacy = settings.study.privacy
-    policy = settings.policy or Policy.of(epsilon=privacy.epsilon, delta=privacy.delta)
-    data_set = settings.study.study.name if settings.data is None else settings.data.resolve().name
-    return Ledgers.at(homes, policy=policy, data_set=data_set)
-
-
-def phantom_folder(data: PhantomData, *, cache: Path, seed: int) -> Path:
-    """The folder of phantoms made from `seed`, written if it is not there yet."""
-    from wardround_simulations.phantom import EDITION, write_phantom  # noqa: PLC0415 - only if needed
-
-    name = f"phantom-{EDITION}-{data.sites}-{data.patients_per_site}-{data.size}-{seed}"
-    folder = cache / name
-    if not folder.is_dir():
-        try:
-            write_phantom(data, folder, seed=seed)
-        except RunFolderError:
-            # Another run has written the same files meanwhile; whole, as it does.
-            if not folder.is_dir():
-                raise
-    return folder
-
-
-def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
-    """The device to train on.
-
-    Raises:
-        RunError: CUDA is asked for and not there.
-    """
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise RunError("--device cuda: this machine has no usable GPU; take --device cpu.")
-    return "cuda" if available and device != "cpu" else "cpu"
-
-
-def default_run_folder(name: str) -> Path:
-    """`runs/<name>-<time>`, with a number behind it if that second has one already."""
-    stamp = datetime.datetime.now(tz=datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    path = Path("runs") / f"{name}-{stamp}"
-    number = 1
-    while path.exists():
-        number += 1
-        path = Path("runs") / f"{name}-{stamp}-{number}"
-    return path
 
 
 class _Simulation:

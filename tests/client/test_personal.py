@@ -19,8 +19,8 @@ from wardround_shared.errors import BudgetError, PrivacyError, ProtocolError, Ru
 from wardround_shared.messages import EVALUATE, TRAIN, Header, read_update
 from wardround_shared.models import build_model, flatten
 from wardround_shared.study import MODEL_NAMES, Model, UNet, has_normalisation, load_study
-from wardround_simulations.federation import phantom_folder
 from wardround_simulations.options import find_study
+from wardround_simulations.virtual_sites import phantom_folder
 
 SMALL = (
     "data.sites=3",

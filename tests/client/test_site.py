@@ -11,7 +11,8 @@ from wardround_client.cohort import build_cohorts
 from wardround_client.journal import Journal
 from wardround_client.ledger import Ledger
 from wardround_client.policy import Policy
-from wardround_client.site import Models, Request, Site, Workplace
+from wardround_client.site import Request, Site
+from wardround_client.workplace import Models, Workplace
 from wardround_shared.errors import PrivacyError, ProtocolError
 from wardround_shared.messages import GlobalModel, Header, read_update
 from wardround_shared.models import build_model, flatten

@@ -17,8 +17,9 @@ from wardround_simulations.closing import closing_lines
 from wardround_simulations.comparison.compare import _measured
 from wardround_simulations.comparison.ways import Way, at_one_place
 from wardround_simulations.evaluation import open_own, open_run
-from wardround_simulations.federation import read_cohorts, simulate
+from wardround_simulations.federation import simulate
 from wardround_simulations.options import find_study
+from wardround_simulations.virtual_sites import read_cohorts
 
 OWN_LAYERS = 'personal.layers="normalisation"'
 FINE_TUNED = "personal.fine-tune-epochs=3"

@@ -21,7 +21,8 @@ from wardround_client.personal_files import PERSONAL, PersonalFiles
 from wardround_client.policy import Policy
 from wardround_client.received import Request
 from wardround_client.run_state import STATE, StateFile
-from wardround_client.site import Models, Site, Workplace
+from wardround_client.site import Site
+from wardround_client.workplace import Models, Workplace
 from wardround_shared.messages import (
     CLASS_COUNTS,
     EVALUATE,

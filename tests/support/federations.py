@@ -6,7 +6,7 @@ import numpy as np
 
 from wardround_server.run_folder import read_model
 from wardround_shared.study import load_study
-from wardround_simulations.federation import Settings
+from wardround_simulations.settings import Settings
 
 
 class Silent:

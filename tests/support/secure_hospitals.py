@@ -13,7 +13,8 @@ from wardround_client.ledger import Ledger
 from wardround_client.policy import Policy
 from wardround_client.received import Request
 from wardround_client.secure import SecureMember, write_identity
-from wardround_client.site import Models, Site, Workplace
+from wardround_client.site import Site
+from wardround_client.workplace import Models, Workplace
 from wardround_shared.evaluation import counts_length
 from wardround_shared.messages import (
     ADVERTISEMENT,

@@ -36,7 +36,8 @@ from wardround_client.policy import Policy, load_policy
 from wardround_client.progress import Progress
 from wardround_client.run_state import STATE, StateFile
 from wardround_client.secure import SECURE, SecureMember
-from wardround_client.site import Models, Site, Workplace
+from wardround_client.site import Site
+from wardround_client.workplace import Models, Workplace
 from wardround_shared.agreement import (
     agreed_record,
     read_offer,

@@ -19,7 +19,8 @@ from wardround_shared.network import build_network
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import Study
 from wardround_simulations.evaluation import FinishedRun, open_run
-from wardround_simulations.federation import Settings, read_cohorts
+from wardround_simulations.settings import Settings
+from wardround_simulations.virtual_sites import read_cohorts
 
 
 @dataclass(frozen=True, kw_only=True)

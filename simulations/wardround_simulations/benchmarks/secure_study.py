@@ -8,7 +8,8 @@ from typing import Any
 
 from wardround_simulations.benchmarks.images import speed_study, write_images
 from wardround_simulations.benchmarks.simulation import Stopwatch
-from wardround_simulations.federation import Settings, simulate
+from wardround_simulations.federation import simulate
+from wardround_simulations.settings import Settings
 
 SITES = 10
 ROUNDS = 5

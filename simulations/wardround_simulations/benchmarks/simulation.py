@@ -19,7 +19,9 @@ from wardround_shared.study import Study
 from wardround_simulations.backends import BackendName
 from wardround_simulations.benchmarks.bare import BareLoop, in_one_process, in_two_processes
 from wardround_simulations.benchmarks.images import speed_study, write_images
-from wardround_simulations.federation import Settings, read_cohorts, simulate
+from wardround_simulations.federation import simulate
+from wardround_simulations.settings import Settings
+from wardround_simulations.virtual_sites import read_cohorts
 
 SITES = 16
 ROUNDS = 5

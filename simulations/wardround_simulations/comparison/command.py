@@ -11,7 +11,7 @@ from wardround_shared.terminal import say
 from wardround_simulations.comparison.compare import TEXT, CompareSettings, compare
 from wardround_simulations.comparison.tables import sentences, show
 from wardround_simulations.comparison.ways import studies_of
-from wardround_simulations.federation import Settings
+from wardround_simulations.settings import Settings
 from wardround_simulations.steps import watching
 
 

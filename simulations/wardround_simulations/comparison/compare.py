@@ -28,16 +28,12 @@ from wardround_simulations.comparison.splits import Splits, read_splits
 from wardround_simulations.comparison.tables import comparison_text
 from wardround_simulations.comparison.ways import Studies, Way, ways_of
 from wardround_simulations.evaluation import open_own, open_run
-from wardround_simulations.federation import (
-    Settings,
-    check_privacy,
-    check_sites,
-    default_run_folder,
-    simulate,
-)
+from wardround_simulations.federation import simulate
+from wardround_simulations.settings import Settings, default_run_folder
 from wardround_simulations.steps import Watcher
 from wardround_simulations.summary import all_notes
 from wardround_simulations.threads import one_torch_thread
+from wardround_simulations.virtual_sites import check_privacy, check_sites
 
 COMPARISON, TEXT = "compare.json", "comparison.md"
 """Files of a comparison's folder."""

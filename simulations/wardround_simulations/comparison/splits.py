@@ -14,7 +14,8 @@ from wardround_client.cohort import Cohort, CohortSet
 from wardround_shared.errors import StudyError
 from wardround_shared.study import Study
 from wardround_simulations.comparison.ways import Studies
-from wardround_simulations.federation import Settings, read_cohorts
+from wardround_simulations.settings import Settings
+from wardround_simulations.virtual_sites import read_cohorts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,8 +50,8 @@ def generate(  # noqa: PLR0917 - the command's options
             _generate(run, out, count, seed, json_=json_)
             return
         from wardround_simulations.comparison.ways import studies_of  # noqa: PLC0415 - torch
-        from wardround_simulations.federation import Settings  # noqa: PLC0415 - torch
         from wardround_simulations.generating.effect import EffectSettings  # noqa: PLC0415 - torch
+        from wardround_simulations.settings import Settings  # noqa: PLC0415 - torch
 
         settings = Settings(
             study=studies_of(find_study(effect_on), list(set_ or [])).plain,

@@ -26,13 +26,15 @@ from wardround_simulations.comparison.measuring import PatientCounts, measure
 from wardround_simulations.comparison.outcome import verdict_of
 from wardround_simulations.comparison.ways import at_one_place
 from wardround_simulations.evaluation import FinishedRun, open_run
-from wardround_simulations.federation import Settings, read_cohorts, simulate
+from wardround_simulations.federation import simulate
 from wardround_simulations.generating.effect_text import effect_text
 from wardround_simulations.generating.mixing import Made, mixed, share_of
 from wardround_simulations.generating.samples import made, said_of
 from wardround_simulations.metric_names import METRICS, NO_SCORES
+from wardround_simulations.settings import Settings
 from wardround_simulations.steps import Watcher
 from wardround_simulations.threads import one_torch_thread
+from wardround_simulations.virtual_sites import read_cohorts
 
 EFFECT, TEXT = "effect.json", "effect.md"
 """Files of the folder."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from wardround_shared.commands import console, print_json
 from wardround_shared.study import load_study
 from wardround_shared.terminal import say
-from wardround_simulations.federation import Settings
+from wardround_simulations.settings import Settings
 from wardround_simulations.steps import watching
 from wardround_simulations.tuning.space import read_space
 from wardround_simulations.tuning.told import sentences, show

@@ -16,7 +16,8 @@ from wardround_server.observer import Observer
 from wardround_shared.errors import WardroundError
 from wardround_shared.privacy.accounting import SampledGaussian
 from wardround_shared.tasks import task_of
-from wardround_simulations.federation import Settings, simulate
+from wardround_simulations.federation import simulate
+from wardround_simulations.settings import Settings
 from wardround_simulations.tuning.cost import Spent
 
 

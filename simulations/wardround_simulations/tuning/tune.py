@@ -13,14 +13,8 @@ from wardround_client.cohort import CohortSet
 from wardround_server.run_folder import RunFolder
 from wardround_shared.errors import RunError, RunFolderError, StudyError, UnsupportedError
 from wardround_shared.study import Study, load_study, study_text
-from wardround_simulations.federation import (
-    Settings,
-    check_privacy,
-    check_sites,
-    default_run_folder,
-    read_cohorts,
-)
 from wardround_simulations.metric_names import METRICS, NO_SCORES
+from wardround_simulations.settings import Settings, default_run_folder
 from wardround_simulations.steps import Watcher
 from wardround_simulations.tuning.cost import Cost, Spent, cost_of
 from wardround_simulations.tuning.folds import fold_cohorts
@@ -28,6 +22,7 @@ from wardround_simulations.tuning.halving import Rung, best_of, rungs
 from wardround_simulations.tuning.space import Drawn, Space, default_space
 from wardround_simulations.tuning.told import plot, tuning_text
 from wardround_simulations.tuning.trial import Job, Score, run_jobs
+from wardround_simulations.virtual_sites import check_privacy, check_sites, read_cohorts
 
 RESULT, TEXT, PLOT, BEST = "tune.json", "tuning.md", "tuning.png", "best.toml"
 """Files of a search's folder."""

@@ -15,7 +15,8 @@ from wardround_simulations.comparison import compare as module
 from wardround_simulations.comparison.compare import CompareSettings, compare
 from wardround_simulations.comparison.splits import read_splits
 from wardround_simulations.comparison.ways import studies_of
-from wardround_simulations.federation import Settings, simulate
+from wardround_simulations.federation import simulate
+from wardround_simulations.settings import Settings
 from wardround_simulations.steps import Parts
 
 

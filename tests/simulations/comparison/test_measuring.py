@@ -4,7 +4,8 @@ from federations import Silent, settings_of
 from wardround_shared.tasks import task_of
 from wardround_simulations.comparison.measuring import measure
 from wardround_simulations.evaluation import open_run
-from wardround_simulations.federation import read_cohorts, simulate
+from wardround_simulations.federation import simulate
+from wardround_simulations.virtual_sites import read_cohorts
 
 
 def test_a_patient_with_several_examples_is_one_patient(study_file, hospitals, tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 from federations import settings_of
 
 from wardround_simulations.comparison.pooling import EVERYBODY, only, pooled
-from wardround_simulations.federation import read_cohorts
+from wardround_simulations.virtual_sites import read_cohorts
 
 
 def test_everybody_is_there_once_on_the_same_side(study_file, hospitals, tmp_path):

@@ -12,10 +12,10 @@ from wardround_shared.errors import StudyError
 from wardround_shared.study import load_study
 from wardround_simulations.cli import app
 from wardround_simulations.evaluation import open_run
-from wardround_simulations.federation import read_cohorts
 from wardround_simulations.generating.effect import EffectSettings, effect
 from wardround_simulations.generating.mixing import Made, mixed, share_of
 from wardround_simulations.steps import Lines
+from wardround_simulations.virtual_sites import read_cohorts
 
 CLASSIFIER = """
 [study]

@@ -18,11 +18,11 @@ from wardround_shared.study import load_study
 from wardround_shared.tasks import Localisation
 from wardround_simulations import cli, options
 from wardround_simulations.evaluation import open_run
-from wardround_simulations.federation import phantom_folder
 from wardround_simulations.prediction.areas import AreaReader, mask_of
 from wardround_simulations.prediction.marks import MarkReader
 from wardround_simulations.prediction.prediction import Prediction
 from wardround_simulations.prediction.readers import reader_of
+from wardround_simulations.virtual_sites import phantom_folder
 
 CHANGES = (
     "privacy.mechanism=none",

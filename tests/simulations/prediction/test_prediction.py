@@ -23,8 +23,8 @@ from wardround_server.run_folder import MODEL
 from wardround_shared.errors import RunFolderError
 from wardround_simulations import cli, options
 from wardround_simulations.evaluation import open_run
-from wardround_simulations.federation import phantom_folder
 from wardround_simulations.prediction.prediction import Failure, predict_inputs
+from wardround_simulations.virtual_sites import phantom_folder
 
 
 def ask(*arguments):

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from wardround_shared.errors import CohortError
-from wardround_simulations.federation import read_cohorts
 from wardround_simulations.tuning.folds import fold_cohorts, fold_of
+from wardround_simulations.virtual_sites import read_cohorts
 
 CODES = arrays.arrays(np.int64, st.integers(1, 30), elements=st.integers(0, 2**63 - 1))
 
