@@ -1,6 +1,7 @@
 """`wardround generate`."""
 
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ import typer
 
 from wardround_shared.commands import Json, console, errors, plain, print_json, table
 from wardround_shared.errors import RunError
+from wardround_shared.study import unprotected
 from wardround_shared.terminal import say
 from wardround_simulations.options import Cache, default_cache, find_study
 
@@ -28,12 +30,17 @@ def generate(  # noqa: PLR0917 - the command's options
         Path | None, typer.Option(help="With --effect-on: folder where its files lie.")
     ] = None,
     share: Annotated[
-        float,
-        typer.Option(min=0.001, max=1.0, help="With --effect-on: of the training patients."),
-    ] = 0.1,
+        float | None,
+        typer.Option(
+            min=0.001, max=1.0, help="With --effect-on: of the training patients [default: 0.1]."
+        ),
+    ] = None,
     repeat: Annotated[
-        int, typer.Option(min=1, max=100, help="With --effect-on: mean over so many seeds.")
-    ] = 3,
+        int | None,
+        typer.Option(
+            min=1, max=100, help="With --effect-on: mean over so many seeds [default: 3]."
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the classifier's."),
@@ -44,8 +51,10 @@ def generate(  # noqa: PLR0917 - the command's options
 ) -> None:
     """Let a run's generator make images, or measure what they bring to a classifier."""
     with errors():
-        if effect_on is None and (data is not None or set_):
-            raise RunError("--data and --set: they go with --effect-on; leave them out.")
+        beside = {"--data": data, "--share": share, "--repeat": repeat, "--set": set_}
+        given = [name for name, value in {**beside, "--cache": cache}.items() if value]
+        if effect_on is None and given:
+            raise RunError(f"{given[0]}: it goes with --effect-on; leave it out.")
         if effect_on is None:
             _generate(run, out, count, seed, json_=json_)
             return
@@ -66,12 +75,19 @@ def generate(  # noqa: PLR0917 - the command's options
         )
         asked = EffectSettings(
             settings=settings,
-            share=share,
+            share=share or 0.1,
             count=count,
-            repeats=repeat,
+            repeats=repeat or 3,
+            unprotected=_unprotected(run),
             command=shlex.join(["wardround", *sys.argv[1:]]),
         )
+        # As on Ctrl-C: patients' images that were laid together are removed.
+        signal.signal(signal.SIGTERM, _end)
         _measure(run, asked, out, json_=json_)
+
+
+def _end(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _generate(run: Path, out: Path, count: int, seed: int, *, json_: bool) -> None:
@@ -81,14 +97,22 @@ def _generate(run: Path, out: Path, count: int, seed: int, *, json_: bool) -> No
         write_samples,
     )
 
-    opened = open_run(run)
-    write_samples(sample(opened, count, seed=seed), opened, out, seed=seed)
+    opened, warning = open_run(run), _unprotected(run)
+    samples = sample(opened, count, seed=seed)
+    write_samples(samples, opened, out, seed=seed, unprotected=warning)
     if json_:
         print_json({"folder": str(out), "images": count})
         return
-    if not opened.study.privacy.private:
-        say("privacy: NONE (mechanism = none): made images may be copies of training images")
+    if warning:
+        say(f"privacy: {warning}: made images may be copies")
     say(f"{count} images: {out}")
+
+
+def _unprotected(run: Path) -> str:
+    """What is to be said of a generator that protects nobody; else empty."""
+    from wardround_simulations.evaluation import open_run, read_summary  # noqa: PLC0415 - torch
+
+    return unprotected(open_run(run).study, read_summary(run).get("noise", "system"))
 
 
 def _measure(run: Path, asked: "EffectSettings", out: Path, *, json_: bool) -> None:

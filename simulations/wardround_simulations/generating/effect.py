@@ -7,17 +7,18 @@ examples while they are trained.
 """
 
 import math
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from wardround_client.cohort import Cohort
+from wardround_client.cohort import Cohort, CohortSet
 from wardround_server.run_folder import RunFolder
-from wardround_shared.errors import DataError, RunFolderError, StudyError
+from wardround_shared.errors import RunFolderError, StudyError
 from wardround_shared.preprocessing import Recipe
 from wardround_shared.study import Study
 from wardround_shared.tasks import task_of
@@ -28,8 +29,9 @@ from wardround_simulations.comparison.ways import at_one_place
 from wardround_simulations.evaluation import FinishedRun, open_run
 from wardround_simulations.federation import simulate
 from wardround_simulations.generating.effect_text import effect_text
-from wardround_simulations.generating.mixing import Made, mixed, share_of
+from wardround_simulations.generating.mixing import Made, mixed, share_of, short_lived_folder
 from wardround_simulations.generating.samples import made, said_of
+from wardround_simulations.generating.unseen import require_unseen, with_split_of
 from wardround_simulations.metric_names import METRICS, NO_SCORES
 from wardround_simulations.settings import Settings
 from wardround_simulations.steps import Watcher
@@ -54,6 +56,7 @@ class EffectSettings:
         share: of the training patients whose real images the hospital has.
         count: made images, in the mix of classes of the real ones.
         repeats: seeds over which figures are averaged.
+        unprotected: what is to be said of a generator that protects nobody; else empty.
         command: that asked for it; goes into what is written.
     """
 
@@ -61,6 +64,7 @@ class EffectSettings:
     share: float
     count: int
     repeats: int
+    unprotected: str = ""
     command: str = ""
 
     @property
@@ -77,27 +81,49 @@ def effect(run: FinishedRun, asked: EffectSettings, out: Path, watcher: Watcher)
         RunFolderError: the folder is there already.
         WardroundError: of any other kind.
     """
-    if out.exists():
-        raise RunFolderError(f"{out}: this folder exists already; name another with --out.")
-    settings = replace(asked.settings, study=at_one_place(asked.settings.study), sites=1)
+    with _new_folder(out) as folder:
+        result = _effect(run, asked, watcher)
+        folder.write_json(EFFECT, result)
+        folder.write_text(TEXT, effect_text(result))
+    return result
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[RunFolder]:
+    """Made before the work, which would be lost without it, and gone again if that fails."""
+    try:
+        out.mkdir(parents=True)
+    except FileExistsError as error:
+        raise RunFolderError(
+            f"{out}: this folder exists already; name another with --out."
+        ) from error
+    except OSError as error:
+        raise RunFolderError(
+            f"{out}: cannot be made ({error.strerror}); choose another."
+        ) from error
+    try:
+        yield RunFolder(out)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def _effect(run: FinishedRun, asked: EffectSettings, watcher: Watcher) -> dict[str, Any]:
+    study = with_split_of(run.study, at_one_place(asked.settings.study))
+    settings = replace(asked.settings, study=study, sites=1, out=None)
     (cohort,) = read_cohorts(settings).cohorts
-    _require_alike(run, settings.study, cohort)
+    _require_alike(run, study, cohort)
+    require_unseen(run.study, settings, cohort)
     watcher.planned(4 * asked.repeats)
-    hospital = _Hospital(run=run, asked=asked, settings=settings, cohort=cohort, out=out)
-    measured: dict[str, list[dict[str, PatientCounts]]] = {}
-    examples: dict[str, int] = {}
+    hospital = _Hospital(run=run, asked=asked, settings=settings, cohort=cohort)
+    trained: dict[str, list[_Classifier]] = {}
     for seed in asked.seeds:
         for one in hospital.classifiers(seed, watcher):
-            measured.setdefault(one.name, []).append({ALL: one.counts})
-            examples[one.name] = one.examples
+            trained.setdefault(one.name, []).append(one)
     patients = len(np.unique(cohort.patients[cohort.validation]))
     drawn = draws({cohort.site: patients}, number=DRAWS, seed=asked.settings.seed)
-    found = values(measured, task_of(settings.study), drawn)
-    result = _said(run, asked, found, examples, patients)
-    folder = RunFolder(out)
-    folder.write_json(EFFECT, result)
-    folder.write_text(TEXT, effect_text(result))
-    return result
+    measured = {name: [{ALL: one.counts} for one in each] for name, each in trained.items()}
+    return _said(run, asked, trained, values(measured, task_of(study), drawn), patients)
 
 
 def _require_alike(run: FinishedRun, study: Study, cohort: Cohort) -> None:
@@ -105,22 +131,28 @@ def _require_alike(run: FinishedRun, study: Study, cohort: Cohort) -> None:
     shapes = tuple(tuple(array.shape[1:]) for array in cohort.arrays)
     if study.study.kind != "classification" or study.study.classes != run.study.study.classes:
         raise StudyError(
-            f"{study.study.name}: the images were made as {', '.join(run.study.study.classes)}, "
-            "and the classifier has to tell these classes in this order; take another study."
+            f"{study.study.task}: the images were made as {', '.join(run.study.study.classes)}, "
+            "and a classifier has to tell these classes in this order; take another study."
         )
     if Recipe(study).cache_key != Recipe(run.study).cache_key or shapes != run.shapes:
         raise StudyError(
-            f"{study.study.name}: its images are decoded in another way than those that the "
-            "generator was trained on; give both studies the same steps that change an image."
+            "--effect-on: its images are decoded in another way than those that the generator was "
+            "trained on; give both studies the same steps that change an image."
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Classifier:
-    """One trained classifier: what it was trained on, on how many examples, what it found."""
+    """One trained classifier: what it was trained on, and what it found.
+
+    Attributes:
+        examples: that it was trained on.
+        passes: over them.
+    """
 
     name: str
     examples: int
+    passes: int
     counts: PatientCounts
 
 
@@ -132,62 +164,65 @@ class _Hospital:
     asked: EffectSettings
     settings: Settings
     cohort: Cohort
-    out: Path
 
-    def classifiers(self, seed: int, watcher: Watcher) -> Iterator[_Classifier]:
-        """Those of one seed, each once it is trained and measured."""
+    def classifiers(self, seed: int, watcher: Watcher) -> list[_Classifier]:
+        """Those of one seed, trained and measured.
+
+        Raises:
+            DataError: the training data cannot be laid together.
+        """
         cohort = self.cohort
         rows = share_of(cohort, self.asked.share, seed)
         # In the hospital's own mix of classes: another one would move thresholds by itself.
         labels = np.resize(np.asarray(cohort.targets[rows]), self.asked.count)
         new = Made(images=made(self.run, labels, seed=seed), labels=labels)
-        kinds = {
-            FEW: (rows, None),
-            ADDED: (rows, new),
-            MADE: (rows[:0], new),
-            EVERYTHING: (cohort.train, None),
-        }
-        try:
-            # Beside the cohorts, where patients' data may lie; gone with the measurement.
-            with TemporaryDirectory(prefix=".mixed-", dir=cohort.folder.parent) as place:
-                for name, (real, images) in kinds.items():
-                    folder = Path(place) / name.replace(" ", "-")
-                    cohorts = mixed(cohort, real, images, folder, _note(name))
-                    examples = len(cohorts.cohorts[0].train)
-                    study = _as_long(self.settings.study, (len(rows) + self.asked.count) / examples)
-                    observer = watcher.begin(f"{name} (seed {seed})", study.training.rounds)
-                    out = self.out / f"seed-{seed}" / folder.name
-                    settings = replace(self.settings, study=study, seed=seed, out=out)
-                    simulate(settings, observer, cohorts=cohorts)
-                    yield _Classifier(name=name, examples=examples, counts=self._measured(out))
-        except OSError as error:
-            raise DataError(
-                f"{cohort.folder.parent}: the training data cannot be laid together "
-                f"({error.strerror}); free some space or keep the cache elsewhere."
-            ) from error
+        most, found = len(rows) + self.asked.count, []
+        # Beside the cohorts, where patients' data may lie; gone with the measurement.
+        with short_lived_folder(cohort.folder.parent) as place:
+            for name, (real, images) in {
+                FEW: (rows, None),
+                ADDED: (rows, new),
+                MADE: (rows[:0], new),
+                EVERYTHING: (cohort.train, None),
+            }.items():
+                folder = place / name.replace(" ", "-")
+                note = f"trained at one place on {name} images, to measure what made ones bring."
+                cohorts = mixed(cohort, real, images, folder, note)
+                found.append(self._classifier(name, cohorts, most, seed, watcher))
+        return found
 
-    def _measured(self, run: Path) -> PatientCounts:
+    def _classifier(
+        self, name: str, cohorts: CohortSet, most: int, seed: int, watcher: Watcher
+    ) -> _Classifier:
+        """Train one on these cohorts, and measure it on all validation patients."""
+        examples = len(cohorts.cohorts[0].train)
+        study = _as_long(self.settings.study, most / examples)
+        observer = watcher.begin(f"{name} (seed {seed})", study.training.rounds)
+        out = cohorts.folder / "run"
+        simulate(replace(self.settings, study=study, seed=seed, out=out), observer, cohorts=cohorts)
         with one_torch_thread():
-            return measure(open_run(run), self.cohort, task_of(self.settings.study))
-
-
-def _note(name: str) -> str:
-    return f"trained at one place on {name} images, to measure what made ones bring."
+            counts = measure(open_run(out), self.cohort, task_of(study))
+        passes = study.training.rounds * study.training.local_epochs
+        return _Classifier(name=name, examples=examples, passes=passes, counts=counts)
 
 
 def _as_long(study: Study, times: float) -> Study:
-    """With so many times the rounds, at least one: all classifiers see as many examples."""
-    rounds = max(1, math.ceil(study.training.rounds * times))
-    average = min(study.training.average_last, rounds)
-    training = study.training.model_copy(update={"rounds": rounds, "average_last": average})
+    """With so many times the rounds: all classifiers see as many examples, up to one round more."""
+    rounds = math.ceil(study.training.rounds * times)
+    changed = {
+        "rounds": rounds,
+        "average_last": min(study.training.average_last, rounds),
+        "local_steps": None,  # by passes, which go by the number of examples
+    }
+    training = study.training.model_copy(update=changed)
     return study.model_copy(update={"training": training})
 
 
 def _said(
     run: FinishedRun,
     asked: EffectSettings,
+    trained: dict[str, list[_Classifier]],
     found: dict[str, dict[str, dict[str, Values]]],
-    numbers: dict[str, int],
     patients: int,
 ) -> dict[str, Any]:
     shown = [name for name in METRICS if name in found[FEW][ALL] and name not in NO_SCORES]
@@ -196,7 +231,7 @@ def _said(
     }
     return {
         "study": asked.settings.study.study.name,
-        "generator": said_of(run.study),
+        "generator": said_of(run.study, asked.unprotected),
         "command": asked.command,
         "share": asked.share,
         "made": asked.count,
@@ -206,7 +241,8 @@ def _said(
         "shown": shown,
         "trained_on": {
             name: {
-                "examples": numbers[name],
+                "examples": trained[name][-1].examples,
+                "passes": trained[name][-1].passes,
                 "metrics": {
                     metric: asdict(interval(scopes[ALL][metric], patients)) for metric in shown
                 },

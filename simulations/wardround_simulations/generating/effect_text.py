@@ -10,13 +10,18 @@ Said = dict[str, Any]
 def rows(result: Said) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table: what was trained on, and each metric with its interval."""
     shown = named(dict.fromkeys(result["shown"]))
-    head = ["trained on", "examples", *shown.values()]
+    head = ["trained on", "examples", "passes", *shown.values()]
     lines = [
-        [name, str(one["examples"]), *(_figure(one["metrics"][key]) for key in shown)]
+        [
+            name,
+            str(one["examples"]),
+            str(one["passes"]),
+            *(_figure(one["metrics"][key]) for key in shown),
+        ]
         for name, one in result["trained_on"].items()
     ]
     change = [_figure(result["added_minus_real"][key], signed=True) for key in shown]
-    return head, [*lines, ["made ones added, minus real ones alone", "", *change]]
+    return head, [*lines, ["made ones added, minus real ones alone", "", "", *change]]
 
 
 def sentences(result: Said) -> list[str]:
@@ -26,8 +31,8 @@ def sentences(result: Said) -> list[str]:
     verdict = result["verdicts"][first]
     made = result["generator"]
     privacy = (
-        "without differential privacy, so that made images may be copies of real ones"
-        if made["epsilon"] is None
+        "without protection, so that made images may be copies of real ones"
+        if made["not_private"]
         else f"with epsilon {made['epsilon']:g} per {made['unit']} at delta {made['delta']:g}"
     )
     seeds = len(result["seeds"])
@@ -41,8 +46,8 @@ def sentences(result: Said) -> list[str]:
         "training is not in them"
     )
     length = (
-        "all classifiers were trained for as many examples, so that the smaller sets were gone "
-        "through more often"
+        "all classifiers have seen as many examples, up to one pass more: the smaller a set is, "
+        "the more often it was gone through"
     )
     return [
         what,

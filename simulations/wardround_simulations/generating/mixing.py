@@ -4,6 +4,11 @@ n = examples, N = made images.
 """
 
 import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +24,51 @@ from wardround_client.cohort_files import (
     read_about,
     write_about,
 )
+from wardround_shared.errors import DataError
 
 _BATCH = 1024  # examples copied at a time
+
+
+_PREFIX = ".mixed-"
+
+
+@contextmanager
+def short_lived_folder(beside: Path) -> Iterator[Path]:
+    """A new folder for patients' images, which is removed in the end.
+
+    What processes have left that were killed meanwhile is removed too.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    for left in beside.glob(f"{_PREFIX}[0-9]*-*"):
+        if not _alive(int(left.name.removeprefix(_PREFIX).partition("-")[0])):
+            shutil.rmtree(left, ignore_errors=True)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=beside))
+    except OSError as error:
+        raise _fault(beside, error) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def _fault(place: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{place}: the training data cannot be laid together ({error.strerror}); free some space "
+        "or keep the cache elsewhere."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,29 +114,32 @@ def mixed(
         note: what a reader of the run has to know.
 
     Raises:
-        OSError: it cannot be written.
+        DataError: it cannot be written.
     """
-    folder.mkdir(mode=0o700, parents=True)
-    kept = np.concatenate([rows, cohort.validation])
-    about, examples = read_about(cohort.folder)
-    added = np.empty(0 if made is None else len(made.labels), dtype=EXAMPLE)
-    added["validation"] = False
-    added["patient"] = np.setdiff1d(  # codes that no patient has
-        np.arange(len(added) + len(cohort.patients)), cohort.patients
-    )[: len(added)]
-    if made is not None:
-        added["stratum"] = made.labels
-    new = (None, None) if made is None else (made.images, made.labels)
-    for name, values in zip(array_names(about.parts), new, strict=True):
-        source = np.load(cohort.folder / name, mmap_mode="r")
-        with GrowingArray(folder / name, source.shape[1:], source.dtype) as array:
-            for start in range(0, len(kept), _BATCH):
-                array.append(source[kept[start : start + _BATCH]])
-            if values is not None:
-                array.append(values.astype(source.dtype))
-    write_about(
-        folder,
-        About(site=cohort.site, parts=about.parts, set_aside=0),
-        np.concatenate([examples[kept], added]),
-    )
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+        kept = np.concatenate([rows, cohort.validation])
+        about, examples = read_about(cohort.folder)
+        added = np.empty(0 if made is None else len(made.labels), dtype=EXAMPLE)
+        added["validation"] = False
+        added["patient"] = np.setdiff1d(  # codes that no patient has
+            np.arange(len(added) + len(cohort.patients)), cohort.patients
+        )[: len(added)]
+        if made is not None:
+            added["stratum"] = made.labels
+        new = (None, None) if made is None else (made.images, made.labels)
+        for name, values in zip(array_names(about.parts), new, strict=True):
+            source = np.load(cohort.folder / name, mmap_mode="r")
+            with GrowingArray(folder / name, source.shape[1:], source.dtype) as array:
+                for start in range(0, len(kept), _BATCH):
+                    array.append(source[kept[start : start + _BATCH]])
+                if values is not None:
+                    array.append(values.astype(source.dtype))
+        write_about(
+            folder,
+            About(site=cohort.site, parts=about.parts, set_aside=0),
+            np.concatenate([examples[kept], added]),
+        )
+    except OSError as error:
+        raise _fault(folder.parent, error) from error
     return CohortSet(folder=folder, cohorts=(open_cohort(folder),), set_aside={}, notes=(note,))

@@ -104,8 +104,17 @@ def draw_grid(samples: Samples, classes: Sequence[str], file: Path) -> None:
     grid.save(file)
 
 
-def write_samples(samples: Samples, run: FinishedRun, out: Path, *, seed: int) -> None:
+def write_samples(
+    samples: Samples, run: FinishedRun, out: Path, *, seed: int, unprotected: str
+) -> None:
     """Write a folder with the images as arrays, some of them as a picture, and whence they are.
+
+    Args:
+        samples: what to write.
+        run: that made them.
+        out: a new folder.
+        seed: that they were made with.
+        unprotected: what is to be said of a model that protects nobody; else empty.
 
     Raises:
         RunFolderError: the folder is there already, or cannot be written.
@@ -113,29 +122,35 @@ def write_samples(samples: Samples, run: FinishedRun, out: Path, *, seed: int) -
     if out.exists():
         raise RunFolderError(f"{out}: this folder exists already; name another with --out.")
     classes = run.study.study.classes
+    said = said_of(run.study, unprotected) | {"seed": seed, "images": len(samples.labels)}
     try:
         out.mkdir(parents=True)
+        # First: images without it could be taken for protected ones.
+        RunFolder(out).write_json(SAID, said)
         np.savez_compressed(
             out / ARRAYS, samples_images=samples.images, samples_labels=samples.labels[:, None]
         )
         draw_grid(samples, classes, out / GRID)
     except OSError as error:
         raise RunFolderError(f"{out}: the images cannot be written ({error.strerror}).") from error
-    RunFolder(out).write_json(
-        SAID, said_of(run.study) | {"seed": seed, "images": len(samples.labels)}
-    )
 
 
-def said_of(study: Study) -> dict[str, object]:
-    """Whence made images are: study, classes by number, privacy."""
+def said_of(study: Study, unprotected: str) -> dict[str, object]:
+    """Whence made images are: study, classes by number, privacy.
+
+    Args:
+        study: of the generator.
+        unprotected: what is to be said of a model that protects nobody; else empty.
+    """
     privacy = study.privacy
+    copies = "; images may be copies of those that it was trained on" if unprotected else ""
     return {
         "study": study.study.name,
         "study_id": study.study_id,
         "classes": {str(number): name for number, name in enumerate(study.study.classes)},
-        "made": "by a generator"
-        + ("" if privacy.private else "; without differential privacy: images may be copies"),
-        "epsilon": privacy.epsilon if privacy.private else None,
-        "delta": privacy.delta if privacy.private else None,
-        "unit": privacy.unit if privacy.private else None,
+        "made": f"by a generator{copies}",
+        "not_private": unprotected or None,
+        "epsilon": None if unprotected else privacy.epsilon,
+        "delta": None if unprotected else privacy.delta,
+        "unit": None if unprotected else privacy.unit,
     }

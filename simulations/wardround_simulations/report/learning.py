@@ -51,10 +51,11 @@ def made_images(run: Run) -> Markup | None:
     return section(
         "Made images",
         paragraph(
-            "Made by the generator of the final model; none is a picture of a patient."
-            if run.privacy.mechanism != "none"
+            "Made by the generator of the final model. One may look like a patient's: epsilon "
+            "bounds how much any one patient changed what is made, and no more."
+            if run.privacy.private
             else "Made by the generator of the final model, WITHOUT differential privacy: an image "
-            "may be close to one that it was trained on."
+            "may be a copy of one that it was trained on."
         ),
         picture,
     )

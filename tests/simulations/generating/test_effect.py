@@ -2,18 +2,21 @@
 
 import io
 import json
+import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from federations import settings_of
 from typer.testing import CliRunner
 
-from wardround_shared.errors import StudyError
+from wardround_shared.errors import DataError, StudyError
 from wardround_shared.study import load_study
 from wardround_simulations.cli import app
 from wardround_simulations.evaluation import open_run
 from wardround_simulations.generating.effect import EffectSettings, effect
-from wardround_simulations.generating.mixing import Made, mixed, share_of
+from wardround_simulations.generating.mixing import Made, mixed, share_of, short_lived_folder
+from wardround_simulations.generating.unseen import require_unseen, with_split_of
 from wardround_simulations.steps import Lines
 from wardround_simulations.virtual_sites import read_cohorts
 
@@ -103,16 +106,13 @@ class TestEffect:
             "made": 30,
             "all real": trained_on["all real"],
         }
-        seen = {}
-        for name, examples in trained_on.items():
-            run = out / "seed-4" / name.replace(" ", "-")
-            study = load_study(run / "study.toml")
-            assert not study.privacy.private
-            seen[name] = study.training.rounds * examples
-            # Noise or not, whose images they were is not in a run folder.
-            assert not list(run.rglob("*.npy"))
+        passes = {name: one["passes"] for name, one in result["trained_on"].items()}
+        assert passes["real and made"] == 2
         least = 2 * (real + 30)
-        assert all(least <= n < least + trained_on[name] for name, n in seen.items())
+        for name, examples in trained_on.items():
+            assert least <= passes[name] * examples < least + examples
+        # Neither a run nor a patient's image is left behind.
+        assert sorted(file.name for file in out.iterdir()) == ["effect.json", "effect.md"]
         assert json.loads((out / "effect.json").read_text()) == result
         assert not list((tmp_path / "cache").rglob(".mixed-*"))
         assert "are added: " in (out / "effect.md").read_text()
@@ -156,4 +156,73 @@ class TestEffect:
         )
         assert done.exit_code == 0, done.output
         assert "made ones are added" in done.output.replace("\n", " ")
-        assert "without differential privacy, so that" in done.output
+        assert "without protection, so that" in done.output.replace("\n", " ")
+
+    def test_a_number_of_steps_gives_way_to_passes(self, bars, trained, classifier, tmp_path):
+        asked = self.asked(classifier, bars, tmp_path, "training.local-steps=3", repeats=1)
+        result = effect(open_run(trained), asked, tmp_path / "effect", Lines(io.StringIO()))
+        seen = [one["passes"] * one["examples"] for one in result["trained_on"].values()]
+        assert max(seen) < 2 * min(seen)
+
+    def test_interrupted_it_leaves_nothing(self, bars, trained, classifier, tmp_path, monkeypatch):
+        def interrupted(*_args, **_named):
+            assert list((tmp_path / "cache").rglob(".mixed-*/*/part-0.npy"))
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("wardround_simulations.generating.effect.simulate", interrupted)
+        asked = self.asked(classifier, bars, tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            effect(open_run(trained), asked, tmp_path / "effect", Lines(io.StringIO()))
+        assert not list((tmp_path / "cache").rglob(".mixed-*"))
+        assert not (tmp_path / "effect").exists()
+
+
+class TestUnseen:
+    def test_nobody_is_measured_on_whom_the_generator_was_trained(self, bars, tmp_path):
+        """Two names split the same patients in two ways; a split of its own would mix them."""
+        (bars_file := tmp_path / "other.toml").write_text(CLASSIFIER)
+        generator = load_study(bars / "bars.toml", ["data.validation-fraction=0.4"])
+        own = load_study(bars_file, ["privacy.mechanism=none"])
+        settings = settings_of(bars / "bars.toml", bars, tmp_path / "out", sites=1)
+        theirs = self.cohort(settings, generator)
+        learned = set(theirs.patients[theirs.train].tolist())
+        apart = self.cohort(settings, own)
+        assert not learned & set(apart.patients[apart.validation].tolist())  # other codes
+        assert self.pixels(theirs, theirs.train) & self.pixels(apart, apart.validation)
+        shared = self.cohort(settings, with_split_of(generator, own))
+        assert not self.pixels(theirs, theirs.train) & self.pixels(shared, shared.validation)
+        require_unseen(generator, settings, shared)
+        with pytest.raises(StudyError, match="tell patients apart"):
+            require_unseen(generator, settings, apart)
+
+    def test_data_that_the_generators_study_cannot_read_are_refused(self, bars, tmp_path):
+        generator = load_study(bars / "bars.toml", ['data.images="nothing"'])
+        settings = settings_of(bars / "bars.toml", bars, tmp_path / "out", sites=1)
+        with pytest.raises(StudyError, match="whom the generator has seen"):
+            require_unseen(generator, settings, self.cohort(settings, settings.study))
+
+    def cohort(self, settings, study):
+        return read_cohorts(replace(settings, study=study)).cohorts[0]
+
+    def pixels(self, cohort, rows):
+        return {cohort.arrays[0][row].tobytes() for row in rows}
+
+
+class TestShortLivedFolder:
+    def test_what_killed_processes_have_left_is_removed(self, tmp_path):
+        left = tmp_path / ".mixed-999999999-abc"
+        left.mkdir()
+        running = tmp_path / f".mixed-{os.getpid()}-abc"
+        running.mkdir()
+        with short_lived_folder(tmp_path) as folder:
+            assert folder.stat().st_mode & 0o777 == 0o700
+            assert not left.exists()
+            assert running.exists()
+        assert not folder.exists()
+
+    def test_a_place_that_cannot_be_written_is_one_sentence(self, tmp_path):
+        with (
+            pytest.raises(DataError, match="cannot be laid together"),
+            short_lived_folder(tmp_path / "nothing"),
+        ):
+            pass

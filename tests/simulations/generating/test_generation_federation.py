@@ -34,7 +34,7 @@ def test_a_run_leaves_both_networks_and_distances_by_site(trained):
 def test_the_report_shows_the_picture_and_no_page_is_asked(trained):
     page = write_report(trained).read_text()
     assert 'src="data:image/png;base64,' in page
-    assert "WITHOUT differential privacy: an image may be close" in page
+    assert "WITHOUT differential privacy: an image may be a copy" in page
     assert "img-src data:" in page
     assert page.count("<img") == 1
     picture = np.asarray(Image.open(trained / "samples.png").convert("L"))

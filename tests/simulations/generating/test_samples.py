@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from federations import Silent, settings_of
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -12,7 +13,9 @@ from wardround_shared.errors import RunError, RunFolderError
 from wardround_shared.study import load_study
 from wardround_simulations.cli import app
 from wardround_simulations.evaluation import open_run
+from wardround_simulations.federation import simulate
 from wardround_simulations.generating.samples import Samples, draw_grid, made, sample, write_samples
+from wardround_simulations.report import write_report
 
 
 def test_as_many_of_each_class_and_the_same_for_the_same_seed(trained):
@@ -34,7 +37,7 @@ def test_pixels_are_what_the_generator_makes(trained):
 
 def test_a_folder_can_be_read_as_the_studys_own_data(bars, trained, tmp_path):
     run = open_run(trained)
-    write_samples(sample(run, 40, seed=0), run, tmp_path / "made", seed=0)
+    write_samples(sample(run, 40, seed=0), run, tmp_path / "made", seed=0, unprotected="NONE")
     study = load_study(bars / "bars.toml", ['data.images="*images"', 'data.label.column="*labels"'])
     read = build_cohorts(study, tmp_path / "made", cache=tmp_path / "cache")
     (cohort,) = read.cohorts
@@ -67,7 +70,7 @@ def test_nothing_is_overwritten(trained, tmp_path):
     run = open_run(trained)
     (tmp_path / "made").mkdir()
     with pytest.raises(RunFolderError, match="exists already"):
-        write_samples(sample(run, 2, seed=0), run, tmp_path / "made", seed=0)
+        write_samples(sample(run, 2, seed=0), run, tmp_path / "made", seed=0, unprotected="NONE")
 
 
 def invoke(*arguments):
@@ -79,6 +82,7 @@ class TestCommand:
         done = invoke("generate", trained, "--out", tmp_path / "made", "--count", 6)
         assert done.exit_code == 0, done.output
         assert "privacy: NONE (mechanism = none)" in done.output
+        assert "may be copies" in done.output
         assert sorted(file.name for file in (tmp_path / "made").iterdir()) == [
             "samples.json",
             "samples.npz",
@@ -91,6 +95,8 @@ class TestCommand:
             ((tmp_path, "--out", tmp_path / "a"), "no run folder"),
             ((trained, "--out", tmp_path), "exists already"),
             ((trained, "--out", tmp_path / "a", "--data", tmp_path), "--effect-on"),
+            ((trained, "--out", tmp_path / "a", "--share", "0.5"), "--share: it goes with"),
+            ((trained, "--out", tmp_path / "a", "--repeat", "2"), "--repeat: it goes with"),
             ((trained, "--out", tmp_path / "a", "--effect-on", "nothing"), "no such study"),
         ):
             done = invoke("generate", *arguments)
@@ -107,3 +113,38 @@ def test_a_model_that_makes_no_images_is_refused(trained):
     other = replace(run, study=run.study.model_copy(update={"study": task}))
     with pytest.raises(RunError, match="makes no images"):
         sample(other, 2, seed=0)
+
+
+def test_where_the_noise_is_known_nothing_is_called_private(bars, tmp_path):
+    """Whoever has the seed can take the noise away again."""
+    out = tmp_path / "run"
+    private = ("privacy.mechanism=dp-sgd", "training.rounds=1")
+    simulate(settings_of(bars / "bars.toml", bars, out, *private, noise_seed=3), Silent())
+    done = invoke("generate", out, "--out", tmp_path / "made", "--count", 4)
+    assert "injected for a test" in done.output
+    said = json.loads((tmp_path / "made" / "samples.json").read_text())
+    assert said["epsilon"] is None
+    assert "copies" in said["made"]
+    assert "WITHOUT differential privacy" in write_report(out).read_text().split("Made images")[1]
+
+
+def test_with_noise_of_the_system_it_says_what_epsilon_bounds(bars, tmp_path):
+    out = tmp_path / "run"
+    private = ("privacy.mechanism=dp-sgd", "training.rounds=1")
+    simulate(settings_of(bars / "bars.toml", bars, out, *private), Silent())
+    done = invoke("generate", out, "--out", tmp_path / "made", "--count", 4)
+    assert "NONE" not in done.output
+    said = json.loads((tmp_path / "made" / "samples.json").read_text())
+    assert (said["epsilon"], said["not_private"]) == (8.0, None)
+    assert "may look like a patient" in write_report(out).read_text()
+
+
+def test_a_disk_that_is_full_leaves_no_images_without_their_origin(trained, tmp_path, monkeypatch):
+    def full(*_args, **_named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("wardround_simulations.generating.samples.draw_grid", full)
+    run = open_run(trained)
+    with pytest.raises(RunFolderError, match="No space left"):
+        write_samples(sample(run, 2, seed=0), run, tmp_path / "a", seed=0, unprotected="NONE")
+    assert (tmp_path / "a" / "samples.json").is_file()
