@@ -25,7 +25,10 @@ _OWN = "generator."
 
 
 class WithGenerator:
-    """A server's optimiser, after whose every step the generator is trained."""
+    """A server's optimiser, after whose every step the generator is trained.
+
+    Its rate falls with the rounds that have moved the model; one that was given up is none.
+    """
 
     def __init__(
         self,

@@ -80,3 +80,18 @@ def test_a_model_that_protects_nobody_says_so_and_why():
     assert unprotected(private, "system") == ""
     assert "injected for a test" in unprotected(private, "injected")
     assert unprotected(plain, "system") == unprotected(plain, "injected") == NOT_PRIVATE
+
+
+def test_with_scaffold_all_sites_are_told_when_each_was_counted():
+    scaffold = [
+        "training.strategy=scaffold",
+        "training.local-steps=5",
+        "training.local-epochs=1",
+        "training.momentum=0",
+        "training.optimiser=sgd",
+    ]
+    study = load_study(find_study("phantom"), scaffold)
+    told = [one for one in disclosures(study) if "counted last" in one.what]
+    assert ["to all sites" in one.form for one in told] == [True]
+    plain = load_study(find_study("phantom"))
+    assert not [one for one in disclosures(plain) if "counted last" in one.what]

@@ -10,7 +10,7 @@ from wardround_server.card.rounding import FEWEST, between, figure, rounded, twe
 from wardround_shared.calibration import FEWEST as FEWEST_TO_CALIBRATE
 from wardround_shared.calibration import calibrate
 from wardround_shared.evaluation import expected_calibration_error, positive_classes
-from wardround_shared.study import Study, disclosures
+from wardround_shared.study import Study, disclosures, unprotected
 from wardround_shared.tasks import Classification, MultiLabel, task_of
 
 Summary = Mapping[str, Any]
@@ -174,6 +174,8 @@ def privacy(study: Study, summary: Summary) -> Lines:
                 f"{kept.delta:g} for each {kept.unit} at each site."
             ),
         ]
+    if study.study.kind == "generation" and unprotected(study, summary.get("noise", "system")):
+        lines.append("Images that it makes may be copies of those that it was trained on.")
     secure = (
         "Updates were summed under secure aggregation: the server read sums over sites only."
         if study.aggregation.secure

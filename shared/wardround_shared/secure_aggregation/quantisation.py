@@ -101,7 +101,8 @@ class VectorLayout:
             if segment.integral and math.ceil(segment.bound) * self.sites >= 2**31:
                 raise StudyError(
                     f"Whole numbers up to {segment.bound:.0f} ({segment.name!r}) from "
-                    f"{self.sites} sites cannot be summed in 32 bits; lower their bound."
+                    f"{self.sites} sites cannot be summed in 32 bits; lower "
+                    "aggregation.largest-cohort."
                 )
 
     @cached_property

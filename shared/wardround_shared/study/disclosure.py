@@ -61,6 +61,14 @@ def disclosures(study: Study) -> tuple[Disclosure, ...]:
             form="in clear, to the server",
         )
     ]
+    if study.training.strategy == "scaffold":
+        told.append(
+            Disclosure(
+                what="in which round this site's update was counted last",
+                purpose='strategy = "scaffold": each site goes on from that round',
+                form="in clear, to all sites, in each round",
+            )
+        )
     if study.training.class_weights == "balanced":
         told.append(
             Disclosure(

@@ -26,6 +26,7 @@ def test_a_run_leaves_both_networks_and_distances_by_site(trained):
     assert set(summary["per_site"]) == {"north", "south", "west"}
     card = (trained / "model-card.md").read_text()
     assert "frechet" in card.lower()
+    assert "may be copies" in card
     lines = [json.loads(line) for line in (trained / "rounds.jsonl").read_text().splitlines()]
     assert len(lines) == 3
     assert lines[0]["metrics"]["frechet"] != lines[1]["metrics"]["frechet"]
