@@ -3,7 +3,6 @@
 Only a simulation may look at all sites: it reads their journals and ledgers afterwards.
 """
 
-import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from wardround_server.participation import participation_in
 from wardround_server.run_folder import ROUNDS
 from wardround_shared import json_lines
 from wardround_shared.privacy.accounting import SampledGaussian, epsilon_spent
-from wardround_shared.study import Study, disclosures
+from wardround_shared.study import Study, promise
 from wardround_shared.tasks import task_of
 from wardround_simulations.ledgers import Ledgers
 
@@ -176,15 +175,8 @@ def _measured(study: Study, counts: Mapping[str, Sequence[float]]) -> dict[str, 
 
 def _privacy(study: Study, ledgers: Ledgers | None, run: str) -> dict[str, Any]:
     privacy = study.privacy
-    told = [dataclasses.asdict(one) for one in disclosures(study)]
     if not privacy.private or ledgers is None:
-        return {
-            "mechanism": "none",
-            "unit": None,
-            "delta": None,
-            "epsilon": {},
-            "disclosures": told,
-        }
+        return promise(study) | {"epsilon": {}}
     spent = {}
     books = {}
     for site in ledgers.homes:
@@ -199,13 +191,7 @@ def _privacy(study: Study, ledgers: Ledgers | None, run: str) -> dict[str, Any]:
         cap = ledgers.policy.cap_of(ledgers.data_set)
         population = ledgers.policy.population_of(ledgers.data_set)
         books[site] = _book(ledger.history(population), cap)
-    return {
-        "mechanism": privacy.mechanism,
-        "unit": privacy.unit,
-        "planned_epsilon": privacy.epsilon,
-        "delta": privacy.delta,
-        "max_grad_norm": privacy.max_grad_norm,
-        "disclosures": told,
+    return promise(study) | {
         "epsilon": {site: values["epsilon"] for site, values in spent.items()},
         "spent": spent,
         "ledger": books,

@@ -40,7 +40,7 @@ from wardround_shared.consortium.roster_file import SignedRoster
 from wardround_shared.errors import StoppedError, WardroundError
 from wardround_shared.messages import Header
 from wardround_shared.secure_aggregation.roster import Roster
-from wardround_shared.study import study_text
+from wardround_shared.study import promise, study_text
 from wardround_shared.supervision import child_settings, log_as
 from wardround_shared.times import utc_now
 
@@ -149,8 +149,11 @@ class Runner:
                 "status": "complete",
                 "seed": self._record.seed,
                 "initial_weights": initial_said(self._folder.path),
+                "task": study.study.task,
                 "classes": list(study.study.classes),
-                "privacy": study.privacy.model_dump(mode="json", by_alias=True),
+                "privacy": promise(study),
+                # Sites in hospitals have no other: noise of a seed is for tests on one machine.
+                "noise": "system",
                 "secure_aggregation": study.aggregation.secure,
                 "software": __version__,
                 "seconds": {"since_last_start": time.monotonic() - started},

@@ -36,6 +36,7 @@ from wardround_shared.study.disclosure import (
     NOT_PRIVATE,
     Disclosure,
     disclosures,
+    promise,
     unprotected,
 )
 from wardround_shared.study.document import (
@@ -176,6 +177,7 @@ __all__ = [
     "has_normalisation",
     "load_study",
     "parse_study",
+    "promise",
     "study_text",
     "unprotected",
 ]

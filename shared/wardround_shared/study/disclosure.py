@@ -4,7 +4,8 @@ Whatever is derived from patients and leaves a site is either in the site's ledg
 hospital reads it before it approves a study; every summary and report of a run repeats it.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from wardround_shared.study.data import (
     AnySignals,
@@ -134,6 +135,22 @@ def disclosures(study: Study) -> tuple[Disclosure, ...]:
             )
         )
     return tuple(told)
+
+
+def promise(study: Study) -> dict[str, Any]:
+    """What a study promises to patients, and gives away beside it, as a run's summary says it."""
+    told = [asdict(one) for one in disclosures(study)]
+    privacy = study.privacy
+    if not privacy.private:
+        return {"mechanism": "none", "unit": None, "delta": None, "disclosures": told}
+    return {
+        "mechanism": privacy.mechanism,
+        "unit": privacy.unit,
+        "planned_epsilon": privacy.epsilon,
+        "delta": privacy.delta,
+        "max_grad_norm": privacy.max_grad_norm,
+        "disclosures": told,
+    }
 
 
 def _measured(study: Study) -> str:

@@ -114,6 +114,12 @@ def _protection(run: Run) -> str:
     if privacy.injected_noise:
         return "with test noise and therefore WITHOUT differential privacy"
     largest = max((spent.epsilon for spent in privacy.spent.values()), default=None)
+    if largest is None and privacy.planned_epsilon is not None and run.status == "complete":
+        return (
+            f"with differential privacy ({privacy.mechanism} per {privacy.unit}, epsilon at most "
+            f"{privacy.planned_epsilon:g} at delta {figure(privacy.delta, '.3g')} by each site's "
+            "own ledger, which no report can look into)"
+        )
     if largest is None:
         return f"with {privacy.mechanism}, of which no site recorded a spending"
     return (

@@ -21,6 +21,7 @@ from daemons import DATA_SET, Consortium, Daemon, Run, Server, started, until
 
 from wardround_server.run_folder import read_model
 from wardround_shared.study import load_study
+from wardround_simulations.report import write_report
 
 ROUNDS = 4
 OF_A_RUN = (
@@ -232,6 +233,9 @@ def test_a_finished_run_is_exported_whole(story, tmp_path):
     assert read_model(out)
     assert load_study(out / "study.toml").study_id == story.run.study_id
     assert len((out / "roster.jsonl").read_text().splitlines()) == ROUNDS
+    page = write_report(out).read_text()
+    assert "by each site&#x27;s own ledger" in page
+    assert "only a simulation has them" in page  # what is not there is missing by name
 
 
 def answer_at(server, path, *, context=None):
