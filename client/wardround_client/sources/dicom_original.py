@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wardround_client.sources.dicom_header import DAMAGED
+from wardround_client.sources.dicom_texts import require_characters, to_utf8
 from wardround_client.sources.quiet import unheard
 from wardround_shared.errors import UnreadableError
 
@@ -33,8 +34,11 @@ _PERHAPS_EMPTY = (
 def read_original(path: Path) -> "Dataset":
     """The header of a DICOM file, without its pixels; attributes of type 2 are there.
 
+    Texts are to be written in UTF-8, whatever the file has them in.
+
     Raises:
-        UnreadableError: it is no DICOM file, is damaged, or nothing can refer to it.
+        UnreadableError: it is no DICOM file, is damaged, nothing can refer to it, or its texts are
+            not in the character set that it names.
         OSError: the system refuses the file.
     """
     import pydicom  # noqa: PLC0415 - slow to import
@@ -44,9 +48,13 @@ def read_original(path: Path) -> "Dataset":
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True)
             lacking = [name for name in _NAMED if not header.get(name)]
+            to_utf8(header)
             for name in _PERHAPS_EMPTY:
                 if name not in header:
                     setattr(header, name, "")
+                require_characters(header, name)
+        except UnreadableError:
+            raise
         except InvalidDicomError as error:
             raise UnreadableError("the file is not a DICOM file") from error
         except OSError as error:
