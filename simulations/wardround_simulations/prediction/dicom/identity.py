@@ -24,6 +24,12 @@ _SHORT = 16
 NO_DEVICE = "An answer of a research model: this is not a medical device, and no diagnosis."
 
 
+def long_string(text: str, longest: int = _LONGEST) -> str:
+    """A study's text as a value of LO: a backslash would begin a second value (PS3.5 6.2)."""
+    kept = "".join(one if one.isprintable() else " " for one in text.replace("\\", "/"))
+    return kept[:longest]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Identity:
     """One finished run.
@@ -39,9 +45,13 @@ class Identity:
     privacy: str
     said: tuple[str, ...]
 
-    def concept(self, code: str, meaning: str) -> CodedConcept:
-        """A concept of the study; `code` has 16 characters at most."""
-        return CodedConcept(code, SCHEME, meaning[:_LONGEST], self.study.study_id[:_SHORT])
+    def concept(self, code: str, name: str, what: str = "") -> CodedConcept:
+        """A concept of the study: `what` is said of a class or finding, whose `name` is cut for it.
+
+        `code` has 16 characters at most.
+        """
+        meaning = long_string(name, _LONGEST - len(what)) + what
+        return CodedConcept(code, SCHEME, meaning, self.study.study_id[:_SHORT])
 
     def named(self, number: int) -> CodedConcept:
         """The study's class or finding of this number."""

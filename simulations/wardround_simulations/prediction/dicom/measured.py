@@ -74,12 +74,12 @@ class Measured:
     def _of_figures(self, answer: Figures) -> Group:
         """Every figure of the model, and calibrated where that is possible."""
         measured = [
-            self._number(f"M{place}", f"{name}, by the model", value)
+            self._number(f"M{place}", name, value, ", by the model")
             for place, (name, value) in enumerate(answer.shown.items())
         ]
         shown = [*answer.shown]
         measured += [
-            self._number(f"P{shown.index(name)}", f"{name}, calibrated probability", value)
+            self._number(f"P{shown.index(name)}", name, value, ", calibrated probability")
             for name, value in (answer.calibrated or {}).items()
         ]
         found = None
@@ -146,8 +146,8 @@ class Measured:
             measurements=measured,
         )
 
-    def _number(self, code: str, meaning: str, value: float) -> Measurement:
-        concept = self._identity.concept(code, meaning)
+    def _number(self, code: str, name: str, value: float, what: str = "") -> Measurement:
+        concept = self._identity.concept(code, name, what)
         return Measurement(concept, value, codes.UCUM.NoUnits)
 
     def _tracked(self, what: str) -> TrackingIdentifier:

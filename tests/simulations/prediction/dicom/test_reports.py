@@ -1,5 +1,7 @@
 """DICOM answers: read back, they say what the model said, of that image and of that patient."""
 
+import json
+import stat
 import sys
 import warnings
 from pathlib import Path
@@ -160,6 +162,35 @@ class TestFigures:
         assert "quist-ingeborg" not in str(report)
         assert "/home" not in str(report)
 
+    @pytest.mark.parametrize("sets", [None, "ISO_IR 100", ["", "ISO 2022 IR 87"]])
+    @pytest.mark.parametrize(
+        ("name", "meant"),
+        [("肺炎", "肺炎"), ("übermäßig", "übermäßig"), ("left\\right", "left/right")],
+    )
+    def test_a_class_keeps_its_name_whatever_the_image_is_written_in(
+        self, tmp_path, sets, name, meant
+    ):
+        source = written(tmp_path, SpecificCharacterSet=sets)
+        group = self.group_of(tmp_path, source, name)
+        assert group.finding_type.meaning == meant
+        assert [*numbers(group)] == ["no, by the model", f"{meant}, by the model"]
+
+    def test_what_is_said_of_a_class_with_a_long_name_is_not_cut_off(self, tmp_path, source):
+        group = self.group_of(tmp_path, source, "x" * 80)
+        assert group.finding_type.meaning == "x" * 64
+        assert [*numbers(group)][1] == "x" * 50 + ", by the model"
+
+    def group_of(self, tmp_path, source, name):
+        """What is read back of a report on the classes "no" and `name`."""
+        classes = f"study.classes={json.dumps(['no', name])}"
+        values = f"data.label.values={{no=['False'],{json.dumps(name)}=['True']}}"
+        model = model_of("ct-contrast", changes=[classes, values])
+        answer = Figures(shown={"no": 0.25, name: 0.75}, calibrated=None, answer=name)
+        (report,) = reported(tmp_path, model, prediction(source), answer)
+        assert report.SpecificCharacterSet == "ISO_IR 192"
+        (group,) = hd.sr.ComprehensiveSR.from_dataset(report).content.get_image_measurement_groups()
+        return group
+
     def test_codes_of_another_study_are_another_version_of_the_scheme(self, report):
         read = hd.sr.ComprehensiveSR.from_dataset(report)
         (group,) = read.content.get_image_measurement_groups()
@@ -256,6 +287,36 @@ class TestSegmentation:
         read = hd.seg.Segmentation.from_dataset(segments)
         pixels = read.get_pixels_by_source_instance([pydicom.dcmread(source).SOPInstanceUID])
         assert np.array_equal(pixels[0, :, :, 0], MASK)
+
+    def test_a_segment_keeps_the_name_of_its_class(self, source, tmp_path):
+        model = model_of("ct-body", changes=['study.classes=["around", "肺\\\\炎"]'])
+        one = prediction(source, values=np.stack([MASK == 0, MASK == 1]).astype(float))
+        segments, _ = reported(tmp_path, model, one, AreaReader(model.study).read(one))
+        (segment,) = segments.SegmentSequence
+        assert segments.SpecificCharacterSet == "ISO_IR 192"
+        assert segment.SegmentLabel == "肺/炎"
+        assert segment.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "肺/炎"
+
+    @pytest.mark.parametrize("attributes", [{}, {"SpacingBetweenSlices": 1.0}])
+    @pytest.mark.parametrize("thickness", [{}, {"SliceThickness": None}, {"SliceThickness": ""}])
+    def test_no_size_is_told_that_the_image_does_not_have(self, tmp_path, attributes, thickness):
+        source = written(tmp_path, **attributes, **thickness)
+        segments, _ = self.objects(tmp_path, source)
+        (measures,) = segments.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+        original = pydicom.dcmread(source)
+        for name in ("SliceThickness", "SpacingBetweenSlices", "PixelSpacing"):
+            assert measures.get(name) == original.get(name), name
+            assert name not in measures or measures[name].value is not None
+        assert np.array_equal(segments.pixel_array, MASK)
+
+    @pytest.mark.parametrize(
+        "name", ["PixelSpacing", "FrameOfReferenceUID", "ImageOrientationPatient"]
+    )
+    @pytest.mark.parametrize("nothing", [None, ""])
+    def test_what_a_segment_needs_and_the_image_lacks_is_named(self, tmp_path, name, nothing):
+        source = written(tmp_path, **{name: nothing})
+        with pytest.raises(UnreadableError, match=f"as a DICOM segmentation: .* has no {name}$"):
+            self.objects(tmp_path, source)
 
     def test_two_of_one_study_are_in_one_series(self, source, tmp_path):
         model = model_of("ct-body")
@@ -380,6 +441,24 @@ class TestRefusals:
         folder = NewFolder(tmp_path / "out", "--dicom-out")
         with pytest.raises(UnsupportedError, match=r"install wardround\[dicom\]"):
             Reports(model_of("ct-contrast"), folder)
+
+    def test_only_who_asked_may_read_what_has_the_name_of_a_patient(self, tmp_path):
+        self.write(tmp_path, written(tmp_path))
+        (file,) = (tmp_path / "out").iterdir()
+        assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o700
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+    def test_a_file_is_never_open_to_others_while_it_is_written(self, tmp_path, monkeypatch):
+        modes = []
+        save_as = hd.sr.ComprehensiveSR.save_as
+
+        def save(self, file, **options):
+            save_as(self, file, **options)
+            modes.append(stat.S_IMODE(file.stat().st_mode))
+
+        monkeypatch.setattr(hd.sr.ComprehensiveSR, "save_as", save)
+        self.write(tmp_path, written(tmp_path))
+        assert modes == [0o600]
 
     def test_a_full_disk_leaves_no_half_of_a_file(self, tmp_path, monkeypatch):
         def fail(self, file, **options):
