@@ -30,7 +30,10 @@ class Attachment(Protocol):
 
 
 class NewFolder:
-    """A folder that nothing was in; files are numbered in the order of the inputs."""
+    """A folder that nothing was in; files are numbered in the order of the inputs.
+
+    They are of patients: only who asked may read them, and look into the folder if it is made here.
+    """
 
     def __init__(self, place: Path, option: str) -> None:
         """Make nothing yet.
@@ -62,9 +65,14 @@ class NewFolder:
             RunFolderError: it cannot be.
         """
         file = self._place / name
+
+        def write_private(unfinished: Path) -> None:
+            unfinished.touch(mode=0o600, exist_ok=False)
+            write(unfinished)
+
         try:
-            self._place.mkdir(parents=True, exist_ok=True)
-            durable.replace(file, write, durable=False)
+            self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            durable.replace(file, write_private, durable=False)
         except OSError as error:
             raise RunFolderError(f"{file}: cannot be written ({error.strerror}).") from error
         return file

@@ -182,6 +182,8 @@ def test_masks_are_written_at_the_size_of_the_file_and_hold_what_is_told(
         assert pixels.shape == (64, 64)
         assert np.array_equal(pixels, mask_of(expected))
         assert one["areas"]["lesion"]["pixels"] == int((pixels == 1).sum())
+    modes = {path.stat().st_mode & 0o777 for path in out.iterdir()}
+    assert (out.stat().st_mode & 0o777, modes) == (0o700, {0o600})
     again = ask(segmenting, files[0], "--masks", out)
     assert again.exit_code == 1
     assert (
