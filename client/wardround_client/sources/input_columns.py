@@ -25,6 +25,16 @@ Beside = Path | Mapping[str, str]
 _GIVEN = "the columns that were given"
 
 
+def columns_beside(study: Study) -> tuple[str, ...]:
+    """Columns that come from a table, or as cells, beside a file; most studies have none."""
+    data = study.data
+    if isinstance(data, WfdbData):
+        return tuple(_beside_beats(data))
+    if isinstance(data, AnyImages | RecordingsData) and data.file is not None:
+        return tuple(feature.column for feature in data.static)
+    return ()  # of npz files they are arrays
+
+
 def cells_beside(study: Study, path: Path, columns: Beside | None) -> NDArray[np.float64] | None:
     """The cells [S] of a file's row, compared with the other rows of the table as in training.
 
@@ -67,7 +77,7 @@ def row_of(record: Path, data: WfdbData, columns: Beside | None) -> Index:
         UnreadableError: there is no table, or not one row of it is the record's.
         DataError: the table lacks a column.
     """
-    needed = [f.column for f in data.static if not data.annotator or f.column not in OF_BEATS]
+    needed = _beside_beats(data)
     if not needed:
         return _given({data.record: record.name}, record)
     if columns is None:
@@ -89,6 +99,11 @@ def row_of(record: Path, data: WfdbData, columns: Beside | None) -> Index:
     )
 
 
+def _beside_beats(data: WfdbData) -> list[str]:
+    """Static columns that are not read off the beats themselves."""
+    return [f.column for f in data.static if not data.annotator or f.column not in OF_BEATS]
+
+
 def _given(cells: Mapping[str, str], path: Path) -> Index:
     """An index of one row with these cells."""
     name = [path.name]
@@ -104,13 +119,16 @@ def _given(cells: Mapping[str, str], path: Path) -> Index:
 
 
 def _require_all(needed: Sequence[str], columns: Mapping[str, str]) -> None:
-    """Refuse cells of which one is not there; an empty one is a missing value."""
+    """Refuse cells of which one is lacking or not taken; an empty one is a missing value."""
     lacking = [column for column in needed if column not in columns]
     if lacking:
         raise UnreadableError(
             f"the model takes {', '.join(needed)} beside the file, and {', '.join(lacking)} was "
             "not given"
         )
+    if len(columns) > len(needed):
+        surplus = ", ".join(column for column in columns if column not in needed)
+        raise UnreadableError(f"the model takes {', '.join(needed)} beside the file, not {surplus}")
 
 
 def _require_own(features: Sequence[StaticFeature]) -> None:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from wardround_client.sources import RawRecord, SetAside
-from wardround_client.sources.input_columns import Beside
+from wardround_client.sources.input_columns import Beside, columns_beside
 from wardround_client.sources.inputs import read_inputs
 from wardround_client.training import EVALUATION_BATCH, predict
 from wardround_shared.errors import CohortError, RunError, UnreadableError
@@ -90,7 +90,7 @@ def predict_inputs(
         columns: static columns of images and recordings: a table, or the cells of one.
 
     Raises:
-        RunError: the model's output is not finite.
+        RunError: the model's output is not finite, or it takes no columns beside a file.
     """
     waiting: list[Prepared | Failure] = []
     for one in prepare_inputs(run, paths, columns=columns):
@@ -104,7 +104,15 @@ def predict_inputs(
 def prepare_inputs(
     run: FinishedRun, paths: Iterable[Path], *, columns: Beside | None = None
 ) -> Iterator[Prepared | Failure]:
-    """Every example in every input as the network takes it; arguments as `predict_inputs`."""
+    """Every example in every input as the network takes it; arguments as `predict_inputs`.
+
+    Raises:
+        RunError: columns are given to a model that takes none.
+    """
+    if columns and not columns_beside(run.study):
+        raise RunError(
+            "Columns were given, and the model takes none beside a file; leave them out."
+        )
     for path in paths:
         empty = True
         for record in read_inputs(run.study, path, columns=columns):

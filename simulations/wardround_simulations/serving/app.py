@@ -117,7 +117,9 @@ def build_app(
 
 
 def _columns(request: Request) -> dict[str, str]:
-    """Cells by column."""
+    """Cells by column; a parameter that is neither a column nor `kind` would have no effect."""
+    if any(name != "kind" and not name.startswith(_COLUMN) for name in request.query_params):
+        raise HTTPException(422, "The parameters are kind, and column.NAME for each column.")
     given = [
         (name.removeprefix(_COLUMN), cell)
         for name, cell in request.query_params.multi_items()

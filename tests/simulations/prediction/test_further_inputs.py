@@ -145,6 +145,26 @@ def test_cells_beside_a_file_are_those_of_its_row(data, tmp_path):
     assert lacking.why == "the model takes age beside the file, and age was not given"
 
 
+def test_columns_that_the_model_does_not_take_are_refused(data, tmp_path):
+    pytest.importorskip("nibabel", reason="the extra 'nifti' is not installed")
+    (path, _), *_ = write_volumes(data)
+    run = trained(VOLUMES + TAIL, data, tmp_path)
+    (surplus,) = predict_inputs(open_run(run), [path], columns={"sex": "f", "age": "40"})
+    assert surplus.why == "the model takes age beside the file, not sex"
+
+
+def test_a_model_without_columns_beside_its_inputs_refuses_a_table_of_them(data, tmp_path):
+    write_notes(data)
+    run = trained(NOTES + TAIL, data, tmp_path)
+    notes, table = data / "north.csv", tmp_path / "absent.csv"
+    done = ask(run, notes, "--columns", table)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: Columns were given, and the model takes none beside a file; leave them out.\n"
+    )
+    assert ask(run, notes).exit_code == 0
+
+
 def test_a_cell_that_others_would_have_to_be_compared_with_is_refused(data, tmp_path):
     pytest.importorskip("nibabel", reason="the extra 'nifti' is not installed")
     (path, _), *_ = write_volumes(data)

@@ -101,12 +101,20 @@ class TestColumns:
             ("&column.agee=40", "the model takes age beside the file, and age was not given"),
             ("&column.age=old", "column age holds no finite number"),
             ("&column.age=40&column.age=41", "A column is given twice"),
+            ("&column.age=40&column.sex=f", "the model takes age beside the file, not sex"),
+            ("&column.age=40&age=41", "The parameters are kind, and column.NAME for each column"),
         ],
     )
     def test_columns_that_cannot_be_used_are_one_sentence(self, volumes, query, why):
         answer = self.ask(volumes, query)
         assert answer.status_code == 422
         assert why in answer.json()["detail"]
+
+
+def test_columns_for_a_model_that_takes_none_are_refused(client):
+    answer = ask(client, kind="csv&column.age=4")
+    assert answer.status_code == 422
+    assert "the model takes none beside a file" in answer.json()["detail"]
 
 
 def test_no_answer_says_where_anything_lies_on_this_machine(client, run):
