@@ -35,7 +35,7 @@ def make_segmentation(
         UnreadableError: the image does not tell where its pixels lie, and its kind has to.
     """
     classes = range(1, len(identity.study.study.classes))
-    spaced = any("SpacingBetweenSlices" in one for one in (source, *_measures(source)))
+    spaced = any(one.get("SpacingBetweenSlices") for one in (source, *_measures(source)))
     # The library asks for it; an image need not have it, and a segment neither (C.7.6.16.2.1).
     source.setdefault("SliceThickness", None)
     if not source.get("FrameOfReferenceUID"):  # empty

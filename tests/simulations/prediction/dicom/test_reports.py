@@ -297,7 +297,9 @@ class TestSegmentation:
         assert segment.SegmentLabel == "肺/炎"
         assert segment.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "肺/炎"
 
-    @pytest.mark.parametrize("attributes", [{}, {"SpacingBetweenSlices": 1.0}])
+    @pytest.mark.parametrize(
+        "attributes", [{}, {"SpacingBetweenSlices": 1.0}, {"SpacingBetweenSlices": ""}]
+    )
     @pytest.mark.parametrize("thickness", [{}, {"SliceThickness": None}, {"SliceThickness": ""}])
     def test_no_size_is_told_that_the_image_does_not_have(self, tmp_path, attributes, thickness):
         source = written(tmp_path, **attributes, **thickness)
@@ -305,7 +307,7 @@ class TestSegmentation:
         (measures,) = segments.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
         original = pydicom.dcmread(source)
         for name in ("SliceThickness", "SpacingBetweenSlices", "PixelSpacing"):
-            assert measures.get(name) == original.get(name), name
+            assert measures.get(name) == (original.get(name) or None), name
             assert name not in measures or measures[name].value is not None
         assert np.array_equal(segments.pixel_array, MASK)
 
