@@ -69,8 +69,8 @@ def make_segmentation(
 
 
 def _lacking(source: Dataset) -> str | None:
-    """What an image of one frame does not tell about where its pixels lie, if anything."""
-    if "SharedFunctionalGroupsSequence" in source:
+    """What an image that has a place in the patient does not tell of it, if anything."""
+    if "ImagePositionPatient" not in source:  # a radiograph, or in functional groups
         return None
     return next((name for name in _PLACE if not source.get(name)), None)
 

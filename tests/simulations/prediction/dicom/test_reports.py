@@ -320,6 +320,12 @@ class TestSegmentation:
         with pytest.raises(UnreadableError, match=f"as a DICOM segmentation: .* has no {name}$"):
             self.objects(tmp_path, source)
 
+    @pytest.mark.filterwarnings("ignore::UserWarning")  # of pydicom, which would not write it
+    def test_an_image_that_needs_no_place_is_not_blamed_for_it(self, tmp_path):
+        source = written(tmp_path, **dict.fromkeys(GEOMETRY), PatientSex="QUIST")
+        with pytest.raises(UnreadableError, match="lacks something or is damaged"):
+            self.objects(tmp_path, source)
+
     def test_two_of_one_study_are_in_one_series(self, source, tmp_path):
         model = model_of("ct-body")
         reports = Reports(model, NewFolder(tmp_path / "out", "--dicom-out"))
