@@ -348,3 +348,24 @@ def test_the_documentation_names_every_key():
     sections = [*schema["$defs"].values(), schema]
     keys = {key for section in sections for key in section.get("properties", {})}
     assert not {key for key in keys if not re.search(rf"[`\[ ]{key}\b", text)}
+
+
+@pytest.mark.parametrize(
+    ("name", "override"),
+    [
+        ("diabetes", 'data.label.column="{first}"'),
+        ("survival-tcga-brca", 'data.survival.time="{first}"'),
+        ("survival-tcga-brca", 'data.survival.event="{first}"'),
+        ("text-mts-dialog", 'data.label.column="dialogue"'),
+        ("ecg-norm", 'data.label.column="sex"'),
+    ],
+)
+def test_a_model_is_not_told_what_it_is_to_tell(name, override):
+    study = load_study(STUDIES / f"{name}.toml")
+    first = study.data.features[0].column if hasattr(study.data, "features") else ""
+    with pytest.raises(StudyError, match=r"data\.(features|static|text).*is to tell") as refused:
+        load_study(STUDIES / f"{name}.toml", [override.format(first=first)])
+    assert "\n" not in str(refused.value)
+
+
+STUDIES = Path(__file__).parents[2] / "simulations" / "studies"

@@ -11,6 +11,8 @@ from wardround_shared.study.data import (
     ImagesData,
     IndexedData,
     Label,
+    TableData,
+    TextData,
     WithStatic,
 )
 from wardround_shared.study.document import Kind, Study, Task
@@ -74,6 +76,7 @@ def check_combinations(study: Study, origin: str) -> None:
             'are made by "dcgan", and it does nothing else.'
         )
     _check_target(study, origin)
+    _check_answer_is_not_read(study, origin)
     _check_several(study, origin)
     _check_personal(study, origin)
     _check_scaffold(study, origin)
@@ -130,6 +133,29 @@ def _check_target(study: Study, origin: str) -> None:
             f"{origin}: study.classes: data.label.conditions tells two classes, the second of "
             f"which has the condition, and the study has {len(study.study.classes)}."
         )
+
+
+def _check_answer_is_not_read(study: Study, origin: str) -> None:
+    """Refuse a study whose model is told what it is to tell: its figures would mean nothing."""
+    data = study.data
+    answers = set()
+    if isinstance(data.label, Label):
+        answers.add(data.label.column)
+    if data.survival is not None:
+        answers |= {data.survival.time, data.survival.event}
+    read: list[tuple[str, str]] = []
+    if isinstance(data, TableData):
+        read = [(f"features.{place}", one.column) for place, one in enumerate(data.features)]
+    elif isinstance(data, TextData):
+        read = [("text", column) for column in data.text]
+    elif isinstance(data, WithStatic):
+        read = [(f"static.{place}", one.column) for place, one in enumerate(data.static)]
+    for key, column in read:
+        if column in answers:
+            raise StudyError(
+                f"{origin}: data.{key}: {column!r} is what the model is to tell; leave it out of "
+                "what it is told."
+            )
 
 
 def _check_label(study: Study, label: Label, origin: str) -> None:
