@@ -36,6 +36,9 @@ def explain(  # noqa: PLR0917 - the command's options
             raise RunFolderError(f"{out}: this is there and not empty; name another with --out.")
         if bool(inputs) == (data is not None):
             raise RunError("Name images or signals to explain, or for a table give --data.")
+        for option, given in (("--class", class_), ("--columns", columns)):
+            if data is not None and given is not None:
+                raise RunError(f"{option}: it goes with images or signals; leave it out.")
         # They import torch.
         from wardround_simulations.evaluation import open_run  # noqa: PLC0415
         from wardround_simulations.explaining.attribution import require_captum  # noqa: PLC0415

@@ -127,6 +127,8 @@ def test_what_does_not_fit_is_one_sentence(study_file, hospitals, tmp_path, monk
     for arguments, sentence in (
         ((run,), "Name images or signals to explain"),
         ((run, table, "--data", hospitals), "Name images or signals to explain"),
+        ((run, "--data", hospitals, "--class", "present"), "--class: it goes with images"),
+        ((run, "--data", hospitals, "--columns", table), "--columns: it goes with images"),
         ((run, table), "A table has no picture of its own"),
         ((run, "--data", tmp_path / "no"), "there is no such data folder"),
     ):
