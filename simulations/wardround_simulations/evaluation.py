@@ -22,7 +22,7 @@ from wardround_shared.errors import RunFolderError
 from wardround_shared.messages import Fitted, read_shapes
 from wardround_shared.network import build_network
 from wardround_shared.preprocessing import Recipe
-from wardround_shared.study import IndexedData, PhantomData, Study, load_study
+from wardround_shared.study import IndexedData, PhantomData, Study, load_study, unprotected
 from wardround_shared.tasks import task_of
 from wardround_simulations.settings import SITES
 from wardround_simulations.summary import all_notes
@@ -40,6 +40,7 @@ class FinishedRun:
         fitted: preprocessing constants, one mapping a fitted step.
         shapes: of one decoded example before the fitted steps: main, and static if there is one.
         software: the version of wardround that wrote the model.
+        not_private: what is to be said of a model that protects nobody; else empty.
     """
 
     study: Study
@@ -47,6 +48,7 @@ class FinishedRun:
     fitted: Fitted
     shapes: tuple[tuple[int, ...], ...]
     software: str
+    not_private: str
 
 
 def open_run(path: Path) -> FinishedRun:
@@ -86,7 +88,7 @@ def _opened(path: Path, model: Path) -> FinishedRun:
             f"{__version__}, which may prepare inputs in another way; install that release."
         )
     try:
-        return _assembled(study, arrays, metadata)
+        return _assembled(study, arrays, metadata, read_summary(path))
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
         raise RunFolderError(
             f"{path}: the model file does not fit the network of its study, arrays are missing or "
@@ -95,7 +97,10 @@ def _opened(path: Path, model: Path) -> FinishedRun:
 
 
 def _assembled(
-    study: Study, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
+    study: Study,
+    arrays: Mapping[str, NDArray[Any]],
+    metadata: Mapping[str, str],
+    summary: Mapping[str, Any],
 ) -> FinishedRun:
     """The network with its weights; raises whatever comes up if the arrays are others."""
     fitted: list[dict[str, np.ndarray]] = [{} for _ in range(int(metadata["fitted_steps"]))]
@@ -117,6 +122,7 @@ def _assembled(
         fitted=tuple(fitted),
         shapes=shapes,
         software=metadata["software"],
+        not_private=unprotected(study, summary.get("noise", "system")),
     )
 
 

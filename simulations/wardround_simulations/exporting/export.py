@@ -8,8 +8,7 @@ from safetensors import SafetensorError
 
 from wardround_server import durable
 from wardround_shared.errors import RunFolderError, UnsupportedError
-from wardround_shared.study import unprotected
-from wardround_simulations.evaluation import open_run, read_summary
+from wardround_simulations.evaluation import open_run
 from wardround_simulations.exporting.check import (
     Difference,
     compare,
@@ -78,5 +77,4 @@ def export_model(path: Path, kind: str, out: Path, *, data: Path | None, cache: 
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise RunFolderError(f"{out}: cannot be written ({reason}).") from error
-    said = unprotected(run.study, read_summary(path).get("noise", "system"))
-    return Exported(file=out, difference=found[0], not_private=said)
+    return Exported(file=out, difference=found[0], not_private=run.not_private)

@@ -10,7 +10,6 @@ import typer
 
 from wardround_shared.commands import Json, console, errors, plain, print_json, table
 from wardround_shared.errors import RunError
-from wardround_shared.study import unprotected
 from wardround_shared.terminal import say
 from wardround_simulations.options import Cache, default_cache, find_study
 
@@ -78,7 +77,6 @@ def generate(  # noqa: PLR0917 - the command's options
             share=share or 0.1,
             count=count,
             repeats=repeat or 3,
-            unprotected=_unprotected(run),
             command=shlex.join(["wardround", *sys.argv[1:]]),
         )
         # As on Ctrl-C: patients' images that were laid together are removed.
@@ -97,22 +95,15 @@ def _generate(run: Path, out: Path, count: int, seed: int, *, json_: bool) -> No
         write_samples,
     )
 
-    opened, warning = open_run(run), _unprotected(run)
+    opened = open_run(run)
     samples = sample(opened, count, seed=seed)
-    write_samples(samples, opened, out, seed=seed, unprotected=warning)
+    write_samples(samples, opened, out, seed=seed)
     if json_:
         print_json({"folder": str(out), "images": count})
         return
-    if warning:
-        say(f"privacy: {warning}: made images may be copies")
+    if opened.not_private:
+        say(f"privacy: {opened.not_private}: made images may be copies")
     say(f"{count} images: {out}")
-
-
-def _unprotected(run: Path) -> str:
-    """What is to be said of a generator that protects nobody; else empty."""
-    from wardround_simulations.evaluation import open_run, read_summary  # noqa: PLC0415 - torch
-
-    return unprotected(open_run(run).study, read_summary(run).get("noise", "system"))
 
 
 def _measure(run: Path, asked: "EffectSettings", out: Path, *, json_: bool) -> None:

@@ -56,7 +56,6 @@ class EffectSettings:
         share: of the training patients whose real images the hospital has.
         count: made images, in the mix of classes of the real ones.
         repeats: seeds over which figures are averaged.
-        unprotected: what is to be said of a generator that protects nobody; else empty.
         command: that asked for it; goes into what is written.
     """
 
@@ -64,7 +63,6 @@ class EffectSettings:
     share: float
     count: int
     repeats: int
-    unprotected: str = ""
     command: str = ""
 
     @property
@@ -231,7 +229,7 @@ def _said(
     }
     return {
         "study": asked.settings.study.study.name,
-        "generator": said_of(run.study, asked.unprotected),
+        "generator": said_of(run),
         "command": asked.command,
         "share": asked.share,
         "made": asked.count,

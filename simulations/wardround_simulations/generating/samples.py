@@ -11,7 +11,6 @@ from PIL import Image, ImageDraw
 
 from wardround_server.run_folder import RunFolder
 from wardround_shared.errors import RunError, RunFolderError
-from wardround_shared.study import Study
 from wardround_shared.tasks import adversaries
 from wardround_simulations.evaluation import FinishedRun, open_run
 from wardround_simulations.generating import GRID
@@ -104,9 +103,7 @@ def draw_grid(samples: Samples, classes: Sequence[str], file: Path) -> None:
     grid.save(file)
 
 
-def write_samples(
-    samples: Samples, run: FinishedRun, out: Path, *, seed: int, unprotected: str
-) -> None:
+def write_samples(samples: Samples, run: FinishedRun, out: Path, *, seed: int) -> None:
     """Write a folder with the images as arrays, some of them as a picture, and whence they are.
 
     Args:
@@ -114,7 +111,6 @@ def write_samples(
         run: that made them.
         out: a new folder.
         seed: that they were made with.
-        unprotected: what is to be said of a model that protects nobody; else empty.
 
     Raises:
         RunFolderError: the folder is there already, or cannot be written.
@@ -122,7 +118,7 @@ def write_samples(
     if out.exists():
         raise RunFolderError(f"{out}: this folder exists already; name another with --out.")
     classes = run.study.study.classes
-    said = said_of(run.study, unprotected) | {"seed": seed, "images": len(samples.labels)}
+    said = said_of(run) | {"seed": seed, "images": len(samples.labels)}
     try:
         out.mkdir(parents=True)
         # First: images without it could be taken for protected ones.
@@ -135,22 +131,17 @@ def write_samples(
         raise RunFolderError(f"{out}: the images cannot be written ({error.strerror}).") from error
 
 
-def said_of(study: Study, unprotected: str) -> dict[str, object]:
-    """Whence made images are: study, classes by number, privacy.
-
-    Args:
-        study: of the generator.
-        unprotected: what is to be said of a model that protects nobody; else empty.
-    """
-    privacy = study.privacy
-    copies = "; images may be copies of those that it was trained on" if unprotected else ""
+def said_of(run: FinishedRun) -> dict[str, object]:
+    """Whence made images are: study, classes by number, privacy."""
+    study, privacy = run.study, None if run.not_private else run.study.privacy
+    copies = "; images may be copies of those that it was trained on" if run.not_private else ""
     return {
         "study": study.study.name,
         "study_id": study.study_id,
         "classes": {str(number): name for number, name in enumerate(study.study.classes)},
         "made": f"by a generator{copies}",
-        "not_private": unprotected or None,
-        "epsilon": None if unprotected else privacy.epsilon,
-        "delta": None if unprotected else privacy.delta,
-        "unit": None if unprotected else privacy.unit,
+        "not_private": run.not_private or None,
+        "epsilon": privacy and privacy.epsilon,
+        "delta": privacy and privacy.delta,
+        "unit": privacy and privacy.unit,
     }

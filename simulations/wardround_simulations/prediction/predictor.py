@@ -7,7 +7,7 @@ from typing import Any
 from wardround_client.sources.input_columns import Beside
 from wardround_server.card import CARD
 from wardround_shared.errors import UnreadableError
-from wardround_shared.study import Study, unprotected
+from wardround_shared.study import Study
 from wardround_simulations.evaluation import open_run, read_summary
 from wardround_simulations.prediction.attachments import Attachment
 from wardround_simulations.prediction.likeness import IMPOSSIBLE, can_compare
@@ -33,7 +33,7 @@ class Predictor:
         study = self._run.study
         self._reader = reader_of(study, (summary.get("counts") or {}).get("overall") or [])
         self.card = path / CARD if (path / CARD).is_file() else None
-        self.not_private = unprotected(study, summary.get("noise", "system"))
+        self.not_private = self._run.not_private
         self.about: dict[str, Any] = {
             "run": str(path),
             "study": study.study.name,

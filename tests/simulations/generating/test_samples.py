@@ -37,7 +37,7 @@ def test_pixels_are_what_the_generator_makes(trained):
 
 def test_a_folder_can_be_read_as_the_studys_own_data(bars, trained, tmp_path):
     run = open_run(trained)
-    write_samples(sample(run, 40, seed=0), run, tmp_path / "made", seed=0, unprotected="NONE")
+    write_samples(sample(run, 40, seed=0), run, tmp_path / "made", seed=0)
     study = load_study(bars / "bars.toml", ['data.images="*images"', 'data.label.column="*labels"'])
     read = build_cohorts(study, tmp_path / "made", cache=tmp_path / "cache")
     (cohort,) = read.cohorts
@@ -70,7 +70,7 @@ def test_nothing_is_overwritten(trained, tmp_path):
     run = open_run(trained)
     (tmp_path / "made").mkdir()
     with pytest.raises(RunFolderError, match="exists already"):
-        write_samples(sample(run, 2, seed=0), run, tmp_path / "made", seed=0, unprotected="NONE")
+        write_samples(sample(run, 2, seed=0), run, tmp_path / "made", seed=0)
 
 
 def invoke(*arguments):
@@ -146,5 +146,5 @@ def test_a_disk_that_is_full_leaves_no_images_without_their_origin(trained, tmp_
     monkeypatch.setattr("wardround_simulations.generating.samples.draw_grid", full)
     run = open_run(trained)
     with pytest.raises(RunFolderError, match="No space left"):
-        write_samples(sample(run, 2, seed=0), run, tmp_path / "a", seed=0, unprotected="NONE")
+        write_samples(sample(run, 2, seed=0), run, tmp_path / "a", seed=0)
     assert (tmp_path / "a" / "samples.json").is_file()
